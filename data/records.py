@@ -1,0 +1,210 @@
+"""The studio's records: one frozen dataclass a table, field = column = JSON key (`data/schema/001_core.sql` says what each column means).
+
+JSON columns are decoded here and nowhere else: `messages` is a tuple of Message, settings are dicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from data.engine import Message
+
+Task = Literal["pairwise", "binary"]
+Split = Literal["train", "held_out"]
+Preference = Literal["a", "b", "tie", "both_bad", "skip", "good", "bad"]
+LabelEventType = Literal["cast", "revised", "retracted", "excluded"]
+ImpressionKind = Literal["normal", "gold", "repeat", "imported"]
+ModelKind = Literal["base", "adapter", "endpoint", "judge"]
+RunKind = Literal["sft", "dpo", "kto", "generate", "compare", "hub_import"]
+RunStatus = Literal["queued", "running", "finished", "failed", "stopped", "lost"]
+SnapshotLayout = Literal["preference", "binary", "sft"]
+PersonKind = Literal["local", "visitor", "simulated", "imported"]
+
+PAIRWISE_PREFERENCES: tuple[Preference, ...] = ("a", "b", "tie", "both_bad", "skip")
+BINARY_PREFERENCES: tuple[Preference, ...] = ("good", "bad", "skip")
+
+
+def content_id(*parts: object) -> str:
+    """24 hex digits of the sha256 of the parts' JSON: the id of a thing that is what it contains."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, default=str).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Project:
+    project_id: str
+    name: str
+    task: Task
+    guidelines: str
+    owner: str
+    is_demo: bool
+    created_at: datetime
+    archived_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    prompt_id: str
+    project_id: str
+    messages: tuple[Message, ...]
+    follow_up: tuple[str, ...]
+    reference: str
+    category: str
+    source: str
+    external_id: str
+    split: Split
+    created_at: datetime
+
+    @property
+    def text(self) -> str:
+        """The last user turn: what a person is shown as "the prompt"."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True)
+class Completion:
+    completion_id: str
+    prompt_id: str
+    project_id: str
+    text: str
+    origin: Literal["generated", "imported"]
+    model: str
+    model_id: str
+    run_id: str
+    sampling: dict[str, Any]
+    seed: int
+    sample_index: int
+    finish_reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Pair:
+    pair_id: str
+    project_id: str
+    prompt_id: str
+    completion_a: str
+    completion_b: str
+    rank: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Person:
+    annotator_id: str
+    name: str
+    kind: PersonKind
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Impression:
+    impression_id: str
+    project_id: str
+    annotator_id: str
+    prompt_id: str
+    pair_id: str
+    left_completion_id: str
+    right_completion_id: str
+    task: Task
+    kind: ImpressionKind
+    policy: str
+    probability: float
+    served_at: datetime
+    lease_expires_at: datetime
+
+
+@dataclass(frozen=True)
+class LabelEvent:
+    """`seq`, the resolved completions and `created_at` are filled in at commit by `data/labels.py`."""
+
+    event_id: str
+    impression_id: str
+    project_id: str
+    annotator_id: str
+    event: LabelEventType
+    preference: Preference | Literal[""]
+    chosen_completion_id: str = ""
+    rejected_completion_id: str = ""
+    note: str = ""
+    dwell_ms: int = 0
+    simulated: bool = False
+    client_at: datetime | None = None
+    seq: int = 0
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    model_id: str
+    project_id: str
+    owner: str
+    name: str
+    kind: ModelKind
+    spec: dict[str, Any]
+    run_id: str
+    parent_model_id: str
+    created_at: datetime
+    removed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    snapshot_id: str
+    project_id: str
+    layout: SnapshotLayout
+    path: str
+    sha256: str
+    rows: int
+    manifest: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Run:
+    run_id: str
+    project_id: str
+    owner: str
+    kind: RunKind
+    name: str
+    module: str
+    status: RunStatus
+    device: str
+    config: dict[str, Any]
+    snapshot_id: str
+    pid: int
+    pid_created: float
+    event_offset: int
+    progress: dict[str, Any]
+    result: dict[str, Any]
+    error: str
+    queued_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Judgment:
+    judgment_id: str
+    run_id: str
+    project_id: str
+    prompt_id: str
+    sample_index: int
+    model_a: str
+    model_b: str
+    completion_a: str
+    completion_b: str
+    judge: str
+    p_ab: float | None
+    p_ba: float | None
+    p: float | None
+    verdict: Literal["a", "b", "tie", ""]
+    flipped: bool | None
+    unscored: str
+    created_at: datetime
+    raw: dict[str, Any] = field(default_factory=dict)
+    rule_a: bool | None = None
+    rule_b: bool | None = None
