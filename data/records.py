@@ -97,6 +97,7 @@ class Person:
     annotator_id: str
     name: str
     kind: PersonKind
+    project_id: str
     created_at: datetime
 
 

@@ -58,6 +58,7 @@ create table people (
     annotator_id text primary key,
     name text not null,
     kind text not null,               -- local | visitor | simulated | imported
+    project_id text not null,         -- the project this person has open, '' before the first
     created_at timestamptz not null
 );
 

@@ -1,0 +1,146 @@
+"""Fixtures shared by all tests: a workspace of its own, a real database, a real browser and the app as a real process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.pop("SPACE_ID", None)
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+SCREENSHOTS = ROOT / "tests" / "screenshots"
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Any:
+    from data.settings import Settings
+
+    return Settings(home=tmp_path / "workspace")
+
+
+@pytest.fixture
+def db(settings: Any) -> Iterator[Any]:
+    from data.database import Database
+
+    database = Database(settings)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not here")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A Playwright browser over the system's Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on PATH: `apt-get install chromium`, then run the browser tests again")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()
+
+
+class AppProcess:
+    """The app in a process of its own, as a user starts it. `kill()` is SIGKILL; `start()` again uses the same workspace and port."""
+
+    def __init__(self, home: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+        self.home = home
+        self.flags = flags
+        self.port = free_port()
+        self.env = {**os.environ, **(env or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.log = self.home.parent / f"{self.home.name}-app.log"
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "app.py", "--home", str(self.home), "--port", str(self.port), *self.flags],
+                cwd=ROOT,
+                env=self.env,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        while True:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the app ended: {self.log.read_text()[-3000:]}")
+            try:
+                urllib.request.urlopen(self.url, timeout=5).read()
+                return
+            except OSError:
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+@pytest.fixture
+def serve_app(tmp_path: Path) -> Iterator[Callable[..., AppProcess]]:
+    """`serve_app("--visitor")` starts the app on a free port over a new workspace."""
+    running: list[AppProcess] = []
+
+    def start(*flags: str, home: Path | None = None, env: dict[str, str] | None = None) -> AppProcess:
+        app = AppProcess(home or tmp_path / "served", *flags, env=env)
+        running.append(app)
+        return app
+
+    yield start
+    for app in running:
+        app.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
