@@ -76,7 +76,9 @@ class RunDir:
         """`started` is `time.monotonic()` at the first item; the ETA is linear in what is done."""
         took = time.monotonic() - started
         eta = took / done * (total - done) if done else None
-        self.event("progress", done=done, total=total, unit=unit, seconds=round(took, 1), eta_s=None if eta is None else round(eta, 1))
+        self.event(
+            "progress", done=done, total=total, unit=unit, seconds=round(took, 1), eta_s=None if eta is None else round(eta, 1)
+        )
 
     @property
     def stop_requested(self) -> bool:

@@ -52,9 +52,7 @@ class Settings:
         return self.host in {"127.0.0.1", "localhost", "::1"} or self.host.startswith("127.")
 
 
-def read_settings(
-    host: str | None = None, port: int | None = None, home: str | None = None, visitor: bool = False
-) -> Settings:
+def read_settings(host: str | None = None, port: int | None = None, home: str | None = None, visitor: bool = False) -> Settings:
     """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`), which wins over the defaults.
 
     On a Space (`SPACE_ID` is set) visitor mode is on and the host is 0.0.0.0: the Space's proxy must reach the app.
