@@ -1,0 +1,167 @@
+"""What every page, route and handler is handed: the store, the runs, the model worker, and who is looking.
+
+`Studio` is made once in `app.py`. `viewer(request)` answers "who is this?" from the request alone and `project(viewer)` "what has this
+person open?" from the database, so no handler keeps either in a component: what a browser sends back is never trusted to say whose it is.
+Local mode has one person. In visitor mode the cookie is a secret and the owner written into rows is its hash, so that no export, run
+folder or page ever holds something that opens another visitor's project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data import models, people, projects
+from data.database import Database
+from data.engine import ModelSpec
+from data.errors import NotFound, WorkspaceError
+from data.records import Model, Project, Run
+from data.settings import Settings
+
+if TYPE_CHECKING:
+    from labeling.assignment import Assignment
+    from studio.inference import Inference
+    from studio.jobs import Jobs
+
+LOCAL_ANNOTATOR = "local"
+VISITOR_COOKIE = "studio_visitor"
+VISITOR_TOKEN = re.compile(r"[0-9a-f]{32,64}")  # made by `studio/security.py`: secrets.token_hex
+
+
+class Viewer(NamedTuple):
+    """Who is looking. `owner` is what their rows carry: '' in local mode, else the visitor's id (which is also the annotator's)."""
+
+    annotator_id: str
+    owner: str
+    is_visitor: bool
+
+
+def visitor_of(token: str) -> str:
+    """The visitor's id in the database: a hash, so that rows do not hold the cookie that opens them."""
+    return "visitor-" + hashlib.sha256(token.encode()).hexdigest()[:24]
+
+
+class EndpointKeys:
+    """Keys of endpoint profiles: read from a named environment variable or held in memory; never stored, logged or shown."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"EndpointKeys({len(self._held)} held)"
+
+    def hold(self, model_id: str, secret: str) -> None:
+        """Keep a typed key until the app ends; '' forgets it."""
+        with self._lock:
+            if secret.strip():
+                self._held[model_id] = secret.strip()
+            else:
+                self._held.pop(model_id, None)
+
+    def forget(self, model_id: str) -> None:
+        with self._lock:
+            self._held.pop(model_id, None)
+
+    def of(self, model: Model) -> str:
+        """The key to send, '' when there is none. A typed key wins over the environment."""
+        with self._lock:
+            held = self._held.get(model.model_id, "")
+        return held or os.environ.get(str(model.spec.get("key_env", "")), "")
+
+    def where(self, model: Model) -> str:
+        """In words, for a page: where the key comes from, never the key."""
+        with self._lock:
+            held = model.model_id in self._held
+        name = str(model.spec.get("key_env", ""))
+        if held:
+            return "typed in, kept until the app stops"
+        if name:
+            return f"from ${name}" if os.environ.get(name) else f"${name} is not set"
+        return "none"
+
+    def spec(self, model: Model) -> ModelSpec:
+        """The model's spec for a child process: a typed key is named by a variable that `env` fills."""
+        spec = ModelSpec.from_json(model.spec)
+        with self._lock:
+            held = model.model_id in self._held
+        return replace(spec, key_env=_variable(model)) if held else spec
+
+    def env(self, chosen: Iterable[Model]) -> dict[str, str]:
+        """Environment of a run that uses `chosen`: the typed keys, which reach the child this way and no other."""
+        with self._lock:
+            return {_variable(m): self._held[m.model_id] for m in chosen if m.model_id in self._held}
+
+
+def _variable(model: Model) -> str:
+    return "STUDIO_KEY_" + re.sub(r"[^A-Za-z0-9]", "_", model.model_id).upper()
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The app's long-lived parts, handed to every page and route."""
+
+    settings: Settings
+    db: Database
+    jobs: Jobs
+    inference: Inference
+    assignment: Assignment
+    keys: EndpointKeys
+
+    def viewer(self, request: Any) -> Viewer:
+        """Who sent this `gr.Request` or Starlette request; in visitor mode WorkspaceError when the browser keeps no cookie."""
+        if not self.settings.visitor:
+            return Viewer(LOCAL_ANNOTATOR, "", False)
+        inner = getattr(request, "request", None) or request
+        token = str(inner.cookies.get(VISITOR_COOKIE, ""))
+        if not VISITOR_TOKEN.fullmatch(token):
+            raise WorkspaceError("Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload.")
+        visitor = visitor_of(token)
+        return Viewer(visitor, visitor, True)
+
+    def project(self, viewer: Viewer) -> Project:
+        """The project this person has open; the first one they may see where that is gone. NotFound where there is none."""
+        people.ensure(self.db, viewer.annotator_id, "You" if not viewer.is_visitor else "Visitor", "visitor" if viewer.is_visitor else "local")
+        visible = projects.visible(self.db, viewer.owner)
+        opened = people.open_project(self.db, viewer.annotator_id)
+        for project in visible:
+            if project.project_id == opened:
+                return project
+        if not visible:
+            raise NotFound("There is no project yet; make one on the Home page.")
+        people.set_open_project(self.db, viewer.annotator_id, visible[0].project_id)
+        return visible[0]
+
+    def open_project(self, viewer: Viewer, project_id: str) -> Project:
+        """Make `project_id` the one this person has open; NotFound when it is not theirs to see."""
+        for project in projects.visible(self.db, viewer.owner):
+            if project.project_id == project_id:
+                people.set_open_project(self.db, viewer.annotator_id, project_id)
+                return project
+        raise NotFound("This project does not exist any more; choose another one.")
+
+    def run(self, viewer: Viewer, run_id: str) -> Run:
+        """A run of the open project; NotFound for any other, whoever owns it."""
+        from data import runs
+
+        run = runs.get(self.db, run_id)
+        if run.project_id != self.project(viewer).project_id or run.owner != viewer.owner:
+            raise NotFound("This run does not exist in the open project.")
+        return run
+
+    def model(self, viewer: Viewer, model_id: str) -> Model:
+        """A model this person may use in the open project; NotFound for any other."""
+        for model in self.models(viewer):
+            if model.model_id == model_id:
+                return model
+        raise NotFound("This model is not in the list any more; choose another one.")
+
+    def models(self, viewer: Viewer, kind: str | None = None) -> list[Model]:
+        """Models to choose from in the open project. A visitor is never offered an endpoint."""
+        found = models.visible(self.db, self.project(viewer).project_id, viewer.owner, kind)
+        return [m for m in found if not (viewer.is_visitor and m.kind == "endpoint")]
