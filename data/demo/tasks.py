@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, Literal, get_args
 
 from data.demo.words import ANIMALS, CAPITALS, CATEGORIES, COUNT_WORDS, GIFTS, PLACES, SORT_WORDS, SPELL_WORDS
@@ -205,7 +205,7 @@ def _values(family: Family) -> Iterator[Values]:
     return (values for values in pools[family] if _known(family, values))
 
 
-@lru_cache(maxsize=None)
+@cache
 def family_prompts(family: Family) -> tuple[str, ...]:
     """Every prompt of a family, distinct, in a fixed order."""
     spec = SPECS[family]

@@ -8,48 +8,48 @@ from __future__ import annotations
 
 from typing import Final
 
-CAPITALS: Final[dict[str, str]] = {
-    country: city
-    for country, city in (
-        pair.split(":")
-        for pair in (
-            "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Portugal:Lisbon Austria:Vienna Greece:Athens "
-            "Norway:Oslo Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Poland:Warsaw Hungary:Budapest "
-            "Ireland:Dublin Belgium:Brussels Iceland:Reykjavik Romania:Bucharest Bulgaria:Sofia Croatia:Zagreb "
-            "Serbia:Belgrade Ukraine:Kyiv Turkey:Ankara Egypt:Cairo Kenya:Nairobi Ghana:Accra Morocco:Rabat "
-            "Nigeria:Abuja Japan:Tokyo China:Beijing Thailand:Bangkok Vietnam:Hanoi Nepal:Kathmandu Iran:Tehran "
-            "Iraq:Baghdad Jordan:Amman Lebanon:Beirut Canada:Ottawa Cuba:Havana Peru:Lima Chile:Santiago "
-            "Ecuador:Quito Venezuela:Caracas Uruguay:Montevideo Australia:Canberra Russia:Moscow Rwanda:Kigali "
-            "Senegal:Dakar Tunisia:Tunis Indonesia:Jakarta"
-        ).split()
-    )
-}
+
+def _split(text: str) -> tuple[str, ...]:
+    """The words of a text, so that a vocabulary reads as one."""
+    return tuple(text.split())
+
+
+_CAPITALS: Final = _split(
+    "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Portugal:Lisbon Austria:Vienna Greece:Athens Norway:Oslo "
+    "Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Poland:Warsaw Hungary:Budapest Ireland:Dublin "
+    "Belgium:Brussels Iceland:Reykjavik Romania:Bucharest Bulgaria:Sofia Croatia:Zagreb Serbia:Belgrade Ukraine:Kyiv "
+    "Turkey:Ankara Egypt:Cairo Kenya:Nairobi Ghana:Accra Morocco:Rabat Nigeria:Abuja Japan:Tokyo China:Beijing "
+    "Thailand:Bangkok Vietnam:Hanoi Nepal:Kathmandu Iran:Tehran Iraq:Baghdad Jordan:Amman Lebanon:Beirut "
+    "Canada:Ottawa Cuba:Havana Peru:Lima Chile:Santiago Ecuador:Quito Venezuela:Caracas Uruguay:Montevideo "
+    "Australia:Canberra Russia:Moscow Rwanda:Kigali Senegal:Dakar Tunisia:Tunis Indonesia:Jakarta"
+)
+CAPITALS: Final[dict[str, str]] = {pair.partition(":")[0]: pair.partition(":")[2] for pair in _CAPITALS}
 
 # First letters are spread out, so sorting three of them is a matter of the first letter and not of the third.
-SORT_WORDS: Final[tuple[str, ...]] = tuple(
+SORT_WORDS: Final[tuple[str, ...]] = _split(
     "apple banana cherry date egg fig grape honey ice jam kiwi lemon mango nut olive pear quince rice salt tea "
-    "vanilla water yogurt zebra bread corn duck fish goose lamb milk onion plum soup tomato wheat".split()
+    "vanilla water yogurt zebra bread corn duck fish goose lamb milk onion plum soup tomato wheat"
 )
 
-SPELL_WORDS: Final[tuple[str, ...]] = tuple(
+SPELL_WORDS: Final[tuple[str, ...]] = _split(
     "garden window bottle pencil winter summer flower silver yellow orange purple kitchen dinner bridge island forest "
     "river mountain candle mirror basket blanket button carpet cloud desert doctor engine family farmer finger guitar "
     "hammer jacket jungle ladder letter market monkey morning needle number ocean office paper picnic pillow planet "
     "pocket potato rabbit rocket school shadow singer spider spring square station stone street sugar teacher ticket "
-    "tiger tower travel tunnel valley village violin wagon whale winner wizard zipper".split()
+    "tiger tower travel tunnel valley village violin wagon whale winner wizard zipper"
 )
 
-GIFTS: Final[tuple[str, ...]] = tuple(
+GIFTS: Final[tuple[str, ...]] = _split(
     "book bike lamp cup coat hat umbrella ladder guitar map chair table phone bag scarf ball camera clock drum kite "
-    "knife mirror pen pillow plate radio rope tent toy vase watch whistle".split()
+    "knife mirror pen pillow plate radio rope tent toy vase watch whistle"
 )
 
-ANIMALS: Final[tuple[str, ...]] = tuple(
-    "cat dog horse cow sheep goat pig hen fox bear wolf rabbit mouse frog snake bird lion tiger monkey turtle".split()
+ANIMALS: Final[tuple[str, ...]] = _split(
+    "cat dog horse cow sheep goat pig hen fox bear wolf rabbit mouse frog snake bird lion tiger monkey turtle"
 )
-PLACES: Final[tuple[str, ...]] = tuple(
+PLACES: Final[tuple[str, ...]] = _split(
     "garden forest kitchen barn river park field house school street market castle tower valley village tent boat "
-    "train shop library".split()
+    "train shop library"
 )
 
 CATEGORIES: Final[dict[str, tuple[str, ...]]] = {
