@@ -1,9 +1,9 @@
 """What every page, route and handler is handed: the store, the runs, the model worker, and who is looking.
 
-`Studio` is made once in `app.py`. `viewer(request)` answers "who is this?" from the request alone and `project(viewer)` "what has this
-person open?" from the database, so no handler keeps either in a component: what a browser sends back is never trusted to say whose it is.
-Local mode has one person. In visitor mode the cookie is a secret and the owner written into rows is its hash, so that no export, run
-folder or page ever holds something that opens another visitor's project.
+`Studio` is made once in `app.py`. `viewer(request)` answers "who is this?" from the request alone and `project(viewer)`
+"what has this person open?" from the database, so no handler keeps either in a component: what a browser sends back is never
+trusted to say whose it is. Local mode has one person. In visitor mode the cookie is a secret and the owner written into rows
+is its hash, so that no export, run folder or page ever holds something that opens another visitor's project.
 """
 
 from __future__ import annotations
@@ -120,13 +120,17 @@ class Studio:
         inner = getattr(request, "request", None) or request
         token = str(inner.cookies.get(VISITOR_COOKIE, ""))
         if not VISITOR_TOKEN.fullmatch(token):
-            raise WorkspaceError("Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload.")
+            raise WorkspaceError(
+                "Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload."
+            )
         visitor = visitor_of(token)
         return Viewer(visitor, visitor, True)
 
     def project(self, viewer: Viewer) -> Project:
         """The project this person has open; the first one they may see where that is gone. NotFound where there is none."""
-        people.ensure(self.db, viewer.annotator_id, "You" if not viewer.is_visitor else "Visitor", "visitor" if viewer.is_visitor else "local")
+        people.ensure(
+            self.db, viewer.annotator_id, "You" if not viewer.is_visitor else "Visitor", "visitor" if viewer.is_visitor else "local"
+        )
         visible = projects.visible(self.db, viewer.owner)
         opened = people.open_project(self.db, viewer.annotator_id)
         for project in visible:

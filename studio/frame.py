@@ -1,0 +1,113 @@
+"""The frame of every page: header, title, and the guard that turns an error into a sentence.
+
+A page is a class with `title`, `path` and `build()`; its handlers are bound methods (a `functools.partial` silently loses
+`gr.Request`). Every handler is wrapped in `guarded`: what the domain raises for the user is shown as it is, anything else is
+logged and named a fault of the app, so that no traceback reaches a browser.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import gradio as gr
+
+from data.errors import StudioError
+from studio.render import esc
+
+log = logging.getLogger("studio")
+F = TypeVar("F", bound=Callable[..., Any])
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # on every event: nothing here is an interface for programs
+FAULT = "Something went wrong in the app itself; what it was doing is in the app's log. Nothing stored is lost."
+
+
+class Page(Protocol):
+    """One page of the app: `path` is what follows the address's slash, '' for the first one."""
+
+    title: str
+    path: str
+
+    def build(self, demo: gr.Blocks) -> None: ...
+
+
+class Link(NamedTuple):
+    title: str
+    path: str
+
+
+LINKS = (
+    Link("Home", ""),
+    Link("Data", "data"),
+    Link("Models", "models"),
+    Link("Label", "label"),
+    Link("Train", "train"),
+    Link("Runs", "runs"),
+    Link("Compare", "compare"),
+)
+_MARK = (
+    '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" aria-hidden="true">'
+    '<path d="M20 12a8 8 0 1 1-2.6-5.9"/><path d="M20.4 3.2v4h-4"/>'
+    '<circle cx="12" cy="12" r="2.2" fill="currentColor" stroke="none"/></svg>'
+)
+
+
+def block(value: str = "", elem_id: str | None = None, **more: Any) -> gr.HTML:
+    """A `gr.HTML` without Gradio's prose styles; what goes in comes from `studio.render`, which escapes."""
+    return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False, **more)
+
+
+def header(path: str) -> gr.HTML:
+    """Brand and navigation; the page at `path` is marked. Plain links, so that each page loads only what is its own."""
+    gr.Navbar(visible=False)
+    links = "".join(
+        f'<a href="./{link.path}"{" aria-current=page" if link.path == path else ""}>{link.title}</a>' for link in LINKS
+    )
+    return block(
+        f'<header class="st-top"><a class="st-brand" href="./">{_MARK}Alignment Studio</a>'
+        f'<nav class="st-nav" aria-label="Pages">{links}</nav></header>',
+        elem_id=f"top-{path or 'home'}",
+    )
+
+
+def heading(title: str, says: str) -> gr.HTML:
+    """The page's one heading and what the page is for."""
+    return block(f'<div class="st-head"><h1>{esc(title)}</h1><p>{esc(says)}</p></div>')
+
+
+def say(error: Exception) -> gr.Error:
+    """The error as the browser shows it."""
+    if isinstance(error, StudioError):
+        return gr.Error(str(error), duration=12, title="", print_exception=False)
+    log.exception("a handler failed", exc_info=error)
+    return gr.Error(FAULT, duration=12, title="", print_exception=False)
+
+
+def guarded(handler: F) -> F:
+    """Show a StudioError's sentence in place of a traceback; works on plain handlers and on generators."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from handler(*args, **kwargs)
+            except gr.Error:
+                raise
+            except Exception as error:
+                raise say(error) from None
+
+        return stream  # type: ignore[return-value]
+
+    @functools.wraps(handler)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise say(error) from None
+
+    return call  # type: ignore[return-value]
