@@ -1,4 +1,5 @@
-"""The studio's records: one frozen dataclass a table, field = column = JSON key (`data/schema/001_core.sql` says what each column means).
+"""The studio's records: one frozen dataclass a table, field = column = JSON key (`data/schema/001_core.sql` says what each
+column means).
 
 JSON columns are decoded here and nowhere else: `messages` is a tuple of Message, settings are dicts.
 """
@@ -7,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
 
 from data.engine import Message
 
@@ -209,3 +211,43 @@ class Judgment:
     raw: dict[str, Any] = field(default_factory=dict)
     rule_a: bool | None = None
     rule_b: bool | None = None
+
+
+# --- rows <-> records -------------------------------------------------------------------------------------------------------
+
+R = TypeVar("R")
+JSON_FIELDS = frozenset({"messages", "follow_up", "sampling", "spec", "manifest", "config", "progress", "result", "raw"})
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """A record as a table row: JSON fields as text, the rest as it is."""
+    return {name: _encode(name, getattr(record, name)) for name in _names(type(record))}
+
+
+def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
+    """A table row as a record; further columns (from a join) are ignored."""
+    return kind(**{name: _decode(name, row[name]) for name in _names(kind)})
+
+
+def _names(kind: Any) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+def _encode(name: str, value: Any) -> Any:
+    if name not in JSON_FIELDS:
+        return value
+    plain = [m._asdict() for m in value] if name == "messages" else value
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def _decode(name: str, value: Any) -> Any:
+    if name not in JSON_FIELDS:
+        return value
+    decoded = json.loads(value)
+    if name == "messages":
+        return tuple(Message(m["role"], m["content"]) for m in decoded)
+    return tuple(decoded) if name == "follow_up" else decoded

@@ -1,0 +1,182 @@
+"""Labels: append-only events, resolved against the sides that were served, never against what a browser says.
+
+A browser sends an impression's id and a preference. Which completion that chose is looked up in the stored impression, inside the
+writer, at the commit. The event's id is made by the client, so sending it again stores nothing and is acknowledged again; what is
+current is a view over the events (`current_labels`), newest `seq` per impression.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from data.cursor import Cursor
+from data.database import Database
+from data.errors import BadInput
+from data.records import BINARY_PREFERENCES, PAIRWISE_PREFERENCES, Impression, LabelEvent, Preference, from_row, now, to_row
+
+MAX_NOTE = 10_000
+MAX_DWELL_MS = 2**31 - 1
+
+
+class Resolved(NamedTuple):
+    """Completion ids, '' for none, and what a binary preference says of the one completion (None: nothing)."""
+
+    chosen: str
+    rejected: str
+    label: bool | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of one event: stored (now or before) when `problem` is ''."""
+
+    event_id: str
+    problem: str = ""
+
+
+class Counts(NamedTuple):
+    """Current labels. `decided` are not skipped; `by_preference` sums to `labels`."""
+
+    labels: int
+    decided: int
+    annotators: int
+    simulated: int
+    by_preference: dict[str, int]
+
+
+def resolve(preference: str, left: str, right: str) -> Resolved:
+    """The table preference x sides -> chosen, rejected, label. `left` and `right` are completion ids as served; binary items
+    have no right.
+
+    tie, both_bad, skip and a retraction ('') choose nothing. ValueError for a word that is no preference.
+    """
+    match preference:
+        case "a":
+            return Resolved(left, right)
+        case "b":
+            return Resolved(right, left)
+        case "good":
+            return Resolved(left, "", True)
+        case "bad":
+            return Resolved("", left, False)
+        case "tie" | "both_bad" | "skip" | "":
+            return Resolved("", "")
+    raise ValueError(f"{preference!r} is no preference")
+
+
+def append(db: Database, events: Sequence[LabelEvent]) -> list[str]:
+    """Store events in their order, all or none; the ids, those stored before included, once they are durable.
+
+    BadInput when one has no impression, another annotator's impression, or a preference its task does not have.
+    """
+    outcomes: list[Outcome] = db.gather(_append_all_or_none, list(events)) if events else []
+    return [outcome.event_id for outcome in outcomes]
+
+
+def append_each(db: Database, events: Sequence[LabelEvent]) -> list[Outcome]:
+    """The same, but a bad event holds up no other: one outcome per event, in order."""
+    outcomes: list[Outcome] = db.gather(_append_each, list(events)) if events else []
+    return outcomes
+
+
+def current(db: Database, project_id: str) -> list[LabelEvent]:
+    """What each impression's label is now (retracted and excluded ones left out), in the order they were given."""
+    sql = "select * from current_labels where project_id = ? order by seq"
+    return [from_row(LabelEvent, row) for row in db.rows(sql, [project_id])]
+
+
+def history(db: Database, impression_id: str) -> list[LabelEvent]:
+    sql = "select * from label_events where impression_id = ? order by seq"
+    return [from_row(LabelEvent, row) for row in db.rows(sql, [impression_id])]
+
+
+def counts(db: Database, project_id: str) -> Counts:
+    sql = """select preference, count(*) as n, count(*) filter (simulated) as simulated
+             from current_labels where project_id = ? group by preference order by preference"""
+    rows = db.rows(sql, [project_id])
+    annotators = db.value("select count(distinct annotator_id) from current_labels where project_id = ?", [project_id])
+    return Counts(
+        labels=sum(row["n"] for row in rows),
+        decided=sum(row["n"] for row in rows if row["preference"] != "skip"),
+        annotators=annotators,
+        simulated=sum(row["simulated"] for row in rows),
+        by_preference={row["preference"]: row["n"] for row in rows},
+    )
+
+
+# --- in the writer thread ---------------------------------------------------------------------------------------------------
+
+
+def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome] | Exception]:
+    """One statement each for the impressions and the events of all callers that wait."""
+    impressions = _impressions(cursor, [event for events in callers for event in events])
+    outcomes: list[list[Outcome] | Exception] = []
+    rows: list[dict[str, Any]] = []
+    for events in callers:
+        try:
+            resolved = [_resolved(event, impressions) for event in events]
+        except BadInput as error:
+            outcomes.append(error)
+            continue
+        rows += [to_row(event) for event in resolved]
+        outcomes.append([Outcome(event.event_id) for event in resolved])
+    _store(cursor, rows)
+    return outcomes
+
+
+def _append_each(cursor: Cursor, callers: list[Any]) -> list[list[Outcome]]:
+    impressions = _impressions(cursor, [event for events in callers for event in events])
+    rows: list[dict[str, Any]] = []
+    outcomes: list[list[Outcome]] = []
+    for events in callers:
+        mine: list[Outcome] = []
+        for event in events:
+            try:
+                resolved = _resolved(event, impressions)
+                rows.append(to_row(resolved))
+                mine.append(Outcome(resolved.event_id))
+            except BadInput as error:
+                mine.append(Outcome(event.event_id, str(error)))
+        outcomes.append(mine)
+    _store(cursor, rows)
+    return outcomes
+
+
+def _impressions(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, Impression]:
+    ids = sorted({event.impression_id for event in events})
+    sql = "select * from impressions where impression_id in (select unnest(?::varchar[]))"
+    return {row["impression_id"]: from_row(Impression, row) for row in cursor.rows(sql, [ids])}
+
+
+def _store(cursor: Cursor, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        last = cursor.value("select coalesce(max(seq), 0) from label_events")
+        cursor.insert("label_events", [{**row, "seq": last + i} for i, row in enumerate(rows, 1)])
+
+
+def _resolved(event: LabelEvent, impressions: Mapping[str, Impression]) -> LabelEvent:
+    impression = impressions.get(event.impression_id)
+    if impression is None or impression.annotator_id != event.annotator_id or impression.project_id != event.project_id:
+        raise BadInput("This item was never shown to you; reload the page to get new ones.")
+    allowed: tuple[Preference | str, ...] = PAIRWISE_PREFERENCES if impression.task == "pairwise" else BINARY_PREFERENCES
+    allowed = allowed if event.event in ("cast", "revised") else ("",)
+    if event.event not in ("cast", "revised", "retracted", "excluded") or event.preference not in allowed:
+        raise BadInput(f"{event.preference!r} is no answer to this item; reload the page.")
+    try:
+        event_id = str(uuid.UUID(event.event_id))
+    except ValueError:
+        raise BadInput("A label needs a UUID of its own as its id; reload the page.") from None
+    if len(event.note) > MAX_NOTE:
+        raise BadInput(f"A note may have {MAX_NOTE} characters at most.")
+    sides = resolve(event.preference, impression.left_completion_id, impression.right_completion_id)
+    dwell_ms = min(max(int(event.dwell_ms), 0), MAX_DWELL_MS)
+    return replace(
+        event,
+        event_id=event_id,
+        chosen_completion_id=sides.chosen,
+        rejected_completion_id=sides.rejected,
+        dwell_ms=dwell_ms,
+        created_at=now(),
+    )

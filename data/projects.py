@@ -1,0 +1,120 @@
+"""Projects: what one team labels and trains towards. Archived ones are hidden, never destroyed; a visitor's throw-away one is
+destroyed."""
+
+from __future__ import annotations
+
+import uuid
+from typing import NamedTuple
+
+from data.cursor import Cursor
+from data.database import Database
+from data.errors import BadInput, NotFound, RunError
+from data.records import Project, Task, from_row, now, to_row
+
+MAX_NAME = 200
+TABLES = ("prompts", "completions", "pairs", "impressions", "label_events", "models", "snapshots", "runs", "judgments", "projects")
+
+
+class Counts(NamedTuple):
+    """What Home shows. `labels` are current ones, `decided` those of them that say something (no skip)."""
+
+    prompts: int
+    held_out: int
+    completions: int
+    pairs: int
+    labels: int
+    decided: int
+    runs: int
+    active_runs: int
+    adapters: int
+    comparisons: int  # finished compare runs
+
+
+def create(
+    db: Database, name: str, task: Task = "pairwise", owner: str = "", guidelines: str = "", is_demo: bool = False
+) -> Project:
+    project = Project(uuid.uuid4().hex, _name(name), _task(task), guidelines, owner, is_demo, now())
+    db.insert("projects", [to_row(project)])
+    return project
+
+
+def get(db: Database, project_id: str) -> Project:
+    row = db.row("select * from projects where project_id = ?", [project_id])
+    if row is None:
+        raise NotFound("There is no such project; choose one on the Home page.")
+    return from_row(Project, row)
+
+
+def visible(db: Database, owner: str = "") -> list[Project]:
+    """The projects of this owner ('' = everybody's), oldest first, without archived ones."""
+    sql = "select * from projects where owner = ? and archived_at is null order by created_at, project_id"
+    return [from_row(Project, row) for row in db.rows(sql, [owner])]
+
+
+def rename(db: Database, project_id: str, name: str) -> None:
+    _must_exist(db.update("projects", {"project_id": project_id}, name=_name(name)))
+
+
+def archive(db: Database, project_id: str) -> None:
+    _must_exist(db.update("projects", {"project_id": project_id}, archived_at=now()))
+
+
+def destroy(db: Database, project_id: str) -> list[str]:
+    """Delete a throw-away project (one with an owner) and all its rows; returns the ids of its runs, whose folders are the
+    caller's."""
+
+    def everything(cursor: Cursor) -> list[str]:
+        owner = cursor.value("select owner from projects where project_id = ?", [project_id])
+        if owner is None:
+            raise NotFound("There is no such project.")
+        if not owner:
+            raise BadInput("Only a visitor's throw-away project can be destroyed; archive this one instead.")
+        runs = cursor.rows("select run_id, status from runs where project_id = ?", [project_id])
+        if any(run["status"] in ("queued", "running") for run in runs):
+            raise RunError("A run of this project is still going; stop it first.")
+        for table in TABLES:
+            cursor.delete(table, {"project_id": project_id})
+        if cursor.value("select count(*) from projects where owner = ?", [owner]) == 0:
+            cursor.delete("people", {"annotator_id": owner})
+            cursor.delete("models", {"owner": owner})
+        return [run["run_id"] for run in runs]
+
+    return db.write(everything)
+
+
+def counts(db: Database, project_id: str) -> Counts:
+    """One statement, so that the numbers belong together."""
+    sql = """
+    select
+        (select count(*) from prompts where project_id = $p) as prompts,
+        (select count(*) from prompts where project_id = $p and split = 'held_out') as held_out,
+        (select count(*) from completions where project_id = $p) as completions,
+        (select count(*) from pairs where project_id = $p) as pairs,
+        (select count(*) from current_labels where project_id = $p) as labels,
+        (select count(*) from current_labels where project_id = $p and preference != 'skip') as decided,
+        (select count(*) from runs where project_id = $p) as runs,
+        (select count(*) from runs where project_id = $p and status in ('queued', 'running')) as active_runs,
+        (select count(*) from models where project_id = $p and kind = 'adapter' and removed_at is null) as adapters,
+        (select count(*) from runs where project_id = $p and kind = 'compare' and status = 'finished') as comparisons
+    """
+    row = db.row(sql, {"p": project_id})
+    assert row is not None
+    return Counts(**row)
+
+
+def _name(name: str) -> str:
+    name = " ".join(name.split())
+    if not name or len(name) > MAX_NAME:
+        raise BadInput(f"A project needs a name of 1 to {MAX_NAME} characters.")
+    return name
+
+
+def _task(task: Task) -> Task:
+    if task not in ("pairwise", "binary"):
+        raise BadInput(f"A project's task is pairwise or binary, not {task!r}.")
+    return task
+
+
+def _must_exist(found: int) -> None:
+    if not found:
+        raise NotFound("There is no such project; choose one on the Home page.")

@@ -1,0 +1,142 @@
+"""The one thread that writes: it gathers what is waiting into one transaction, so that 50 annotators cost one fsync, not 50.
+
+A piece of work is a function over a list of items. Works that wait side by side with the same `merge` key are run as one call
+with all their items (one SQL statement for 200 labels instead of 200), others one by one, in the order in which they came. If
+anything in a batch raises, the batch is rolled back and every work is tried again alone: only the one that fails gets the
+exception. So a work's function may run twice and must do nothing but use its cursor."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+MAX_BATCH = 256
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Work:
+    """`run(cursor, items)` returns one outcome per item, in order; an outcome that is an exception goes to that item's caller
+    alone.
+
+    `alone` work is called without a transaction, with no cursor (None): restore and backup.
+    """
+
+    run: Callable[[Any, list[Any]], Sequence[Any]]
+    item: Any = None
+    merge: Hashable = None
+    alone: bool = False
+    future: Future[Any] = field(default_factory=Future)
+
+
+Commit = Callable[[Callable[[Any], list[Any]]], list[Any]]  # runs the function in a transaction; raises when nothing was stored
+
+
+class Writer:
+    """`commit(body)` is the database's: begin, `body(cursor)`, journal, commit; it raises when nothing was stored."""
+
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._loop, name="studio-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> Future[Any]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the database is closed")
+            self._queue.put(work)
+        return work.future
+
+    def wait(self, work: Work) -> Any:
+        if self.is_me():
+            raise RuntimeError("a write from inside a write or an on_commit callback would wait for itself")
+        return self.submit(work).result()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def is_me(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def close(self) -> None:
+        """What was submitted before is still written."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            batch, going_on = self._take()
+            for alone, works in groupby(batch, key=lambda w: w.alone):
+                if alone:
+                    for work in works:
+                        self._run_alone(work)
+                else:
+                    self._run(list(works))
+            if not going_on:
+                return
+
+    def _take(self) -> tuple[list[Work], bool]:
+        first = self._queue.get()
+        batch: list[Work] = []
+        while first is not None:
+            batch.append(first)
+            if len(batch) >= MAX_BATCH or self._queue.empty():
+                return batch, True
+            first = self._queue.get()
+        return batch, False
+
+    def _run(self, works: list[Work]) -> None:
+        works = [w for w in works if w.future.set_running_or_notify_cancel()]
+        if not works:
+            return
+        try:
+            outcomes = self._commit(lambda cursor: _call(cursor, works))
+        except Exception as error:
+            if len(works) == 1:
+                works[0].future.set_exception(error)
+                return
+            outcomes = [self._retry(work) for work in works]
+        for work, outcome in zip(works, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                work.future.set_exception(outcome)
+            else:
+                work.future.set_result(outcome)
+
+    def _retry(self, work: Work) -> Any:
+        try:
+            return self._commit(lambda cursor: _call(cursor, [work]))[0]
+        except Exception as error:
+            return error
+
+    def _run_alone(self, work: Work) -> None:
+        if not work.future.set_running_or_notify_cancel():
+            return
+        try:
+            work.future.set_result(work.run(None, [work.item])[0])
+        except Exception as error:
+            work.future.set_exception(error)
+
+
+def _call(cursor: Any, works: Sequence[Work]) -> list[Any]:
+    """Run works side by side with the same key as one call; the outcomes in the works' order."""
+    outcomes: list[Any] = []
+    for key, group in groupby(works, key=lambda w: w.merge or id(w)):
+        together = list(group)
+        got = list(together[0].run(cursor, [w.item for w in together]))
+        if len(got) != len(together):
+            raise RuntimeError(f"{key} gave {len(got)} outcomes for {len(together)} items")
+        outcomes += got
+    return outcomes
