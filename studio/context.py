@@ -12,16 +12,18 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import models, people, projects
+from data import models, people, projects, runs
 from data.database import Database
 from data.engine import ModelSpec
 from data.errors import NotFound, WorkspaceError
-from data.records import Model, Project, Run
+from data.records import Model, ModelKind, PersonKind, Project, Run, RunKind
 from data.settings import Settings
+from studio.visitors import RunSize, Visitors
 
 if TYPE_CHECKING:
     from labeling.assignment import Assignment
@@ -112,6 +114,10 @@ class Studio:
     inference: Inference
     assignment: Assignment
     keys: EndpointKeys
+    visitors: Visitors = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "visitors", Visitors(self.settings, self.db, self.jobs))
 
     def viewer(self, request: Any) -> Viewer:
         """Who sent this `gr.Request` or Starlette request; in visitor mode WorkspaceError when the browser keeps no cookie."""
@@ -127,32 +133,33 @@ class Studio:
         return Viewer(visitor, visitor, True)
 
     def project(self, viewer: Viewer) -> Project:
-        """The project this person has open; the first one they may see where that is gone. NotFound where there is none."""
-        people.ensure(
-            self.db, viewer.annotator_id, "You" if not viewer.is_visitor else "Visitor", "visitor" if viewer.is_visitor else "local"
-        )
-        visible = projects.visible(self.db, viewer.owner)
+        """The project this person has open; their first one where that is gone. NotFound where there is none."""
         opened = people.open_project(self.db, viewer.annotator_id)
+        visible = self.projects(viewer)
         for project in visible:
             if project.project_id == opened:
                 return project
         if not visible:
             raise NotFound("There is no project yet; make one on the Home page.")
-        people.set_open_project(self.db, viewer.annotator_id, visible[0].project_id)
-        return visible[0]
+        return self.open_project(viewer, visible[0].project_id)
+
+    def projects(self, viewer: Viewer) -> list[Project]:
+        """Theirs and no other; a visitor's is made here when they have none."""
+        if viewer.is_visitor:
+            return [self.visitors.project(viewer.owner)]
+        return projects.visible(self.db, "")
 
     def open_project(self, viewer: Viewer, project_id: str) -> Project:
         """Make `project_id` the one this person has open; NotFound when it is not theirs to see."""
-        for project in projects.visible(self.db, viewer.owner):
+        for project in self.projects(viewer):
             if project.project_id == project_id:
+                people.ensure(self.db, viewer.annotator_id, "Visitor" if viewer.is_visitor else "You", _kind(viewer))
                 people.set_open_project(self.db, viewer.annotator_id, project_id)
                 return project
         raise NotFound("This project does not exist any more; choose another one.")
 
     def run(self, viewer: Viewer, run_id: str) -> Run:
         """A run of the open project; NotFound for any other, whoever owns it."""
-        from data import runs
-
         run = runs.get(self.db, run_id)
         if run.project_id != self.project(viewer).project_id or run.owner != viewer.owner:
             raise NotFound("This run does not exist in the open project.")
@@ -165,7 +172,39 @@ class Studio:
                 return model
         raise NotFound("This model is not in the list any more; choose another one.")
 
-    def models(self, viewer: Viewer, kind: str | None = None) -> list[Model]:
+    def models(self, viewer: Viewer, kind: ModelKind | None = None) -> list[Model]:
         """Models to choose from in the open project. A visitor is never offered an endpoint."""
         found = models.visible(self.db, self.project(viewer).project_id, viewer.owner, kind)
-        return [m for m in found if not (viewer.is_visitor and m.kind == "endpoint")]
+        return [m for m in found if not (viewer.is_visitor and m.spec.get("kind") != "local")]
+
+    def start_run(
+        self,
+        viewer: Viewer,
+        kind: RunKind,
+        module: str,
+        name: str,
+        config: dict[str, Any],
+        files: Mapping[str, Path],
+        chosen: Sequence[Model],
+        size: RunSize,
+        snapshot_id: str = "",
+    ) -> Run:
+        """Start a run in the open project: the one way, so that a visitor's limits and the endpoints' keys are never forgotten."""
+        project = self.project(viewer)
+        with self.visitors.starting:
+            self.visitors.check_run(project, chosen, size)
+            return self.jobs.start(
+                kind,
+                module,
+                name,
+                project.project_id,
+                config,
+                files,
+                owner=viewer.owner,
+                snapshot_id=snapshot_id,
+                env=self.keys.env(chosen),
+            )
+
+
+def _kind(viewer: Viewer) -> PersonKind:
+    return "visitor" if viewer.is_visitor else "local"

@@ -1,0 +1,172 @@
+"""Visitor mode: each browser gets a throw-away project of its own, with limits, for a day.
+
+On a Space nobody has an account, so what a visitor owns is what carries their id, and nothing else is ever shown to them.
+The limits keep one visitor from filling the machine; each is a sentence when it is met. A day after it was made, a project
+goes with all its rows and files.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from data import projects
+from data.database import Database
+from data.errors import LimitReached, StudioError
+from data.records import Model, Project
+from data.settings import Settings
+from studio import demo_project
+
+if TYPE_CHECKING:
+    from studio.jobs import Jobs
+
+MAX_VISITORS = 200
+MAX_PROMPTS = 300
+MAX_COMPLETIONS = 2_000
+MAX_LABEL_EVENTS = 2_000
+MAX_QUEUED = 20  # runs of all visitors together
+MAX_RUN_PROMPTS = 100
+MAX_SAMPLES = 4
+MAX_STEPS = 300
+MAX_ADAPTERS = 10
+SHIPPED_WITHOUT_CANDIDATES = 80
+LIFETIME = timedelta(days=1)
+LOOK_EVERY_S = 600.0
+LINE = (
+    f"You are a visitor: this project is yours alone, has limits ({MAX_PROMPTS} prompts, one run at a time, the demo model) "
+    "and is removed after a day."
+)
+log = logging.getLogger("studio.visitors")
+
+
+class RunSize(NamedTuple):
+    """How big a run will be; `steps` only for training."""
+
+    prompts: int = 0
+    samples: int = 1
+    steps: int = 0
+
+
+class Visitors:
+    """Makes, limits and removes visitors' projects; safe from any thread."""
+
+    def __init__(self, settings: Settings, db: Database, jobs: Jobs) -> None:
+        self._settings, self._db, self._jobs = settings, db, jobs
+        self._lock = threading.Lock()
+        self.starting = threading.Lock()  # held from a run's check to its start, so that two clicks are not two runs
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def project(self, owner: str) -> Project:
+        """This visitor's project, made now if they have none."""
+        with self._lock:
+            for project in projects.visible(self._db, owner):
+                return project
+            if self._db.value("select count(*) from projects where owner != ''") >= MAX_VISITORS:
+                raise LimitReached(
+                    "There are too many visitors right now; come back in a few hours, or run the studio on your own machine."
+                )
+            return demo_project.create(self._db, owner, SHIPPED_WITHOUT_CANDIDATES)
+
+    # --- limits ---
+
+    def check_prompts(self, project: Project, adding: int) -> None:
+        if project.owner and projects.counts(self._db, project.project_id).prompts + adding > MAX_PROMPTS:
+            raise LimitReached(
+                f"A visitor's project holds at most {MAX_PROMPTS} prompts; run the studio on your own machine for more."
+            )
+
+    def check_labels(self, project: Project, adding: int) -> None:
+        if not project.owner:
+            return
+        stored = self._db.value("select count(*) from label_events where project_id = ?", [project.project_id])
+        if stored + adding > MAX_LABEL_EVENTS:
+            raise LimitReached(
+                f"A visitor's project takes at most {MAX_LABEL_EVENTS} labels; run the studio on your own machine for more."
+            )
+
+    def check_run(self, project: Project, chosen: Sequence[Model], size: RunSize) -> None:
+        """Whether a visitor may start this run; nothing is checked for a project without an owner."""
+        if not project.owner:
+            return
+        active = self._db.rows("select owner from runs where status in ('queued', 'running') and owner != ''")
+        if any(row["owner"] == project.owner for row in active):
+            raise LimitReached("A visitor has one run at a time; wait for yours to end, or stop it on the Runs page.")
+        if len(active) >= MAX_QUEUED:
+            raise LimitReached("Too many visitors' runs are waiting; try again in a few minutes.")
+        self.check_models(project, chosen)
+        if size.prompts > MAX_RUN_PROMPTS or size.samples > MAX_SAMPLES:
+            raise LimitReached(
+                f"A visitor's run uses at most {MAX_RUN_PROMPTS} prompts and {MAX_SAMPLES} answers to each; choose fewer."
+            )
+        if size.steps > MAX_STEPS:
+            raise LimitReached(
+                f"A visitor's training takes at most {MAX_STEPS} steps, this one would take {size.steps}; choose fewer epochs."
+            )
+        counts = projects.counts(self._db, project.project_id)
+        if counts.completions + size.prompts * size.samples > MAX_COMPLETIONS:
+            raise LimitReached(
+                f"A visitor's project holds at most {MAX_COMPLETIONS:,} answers; run the studio on your own machine for more."
+            )
+        if size.steps and counts.adapters >= MAX_ADAPTERS:
+            raise LimitReached(f"A visitor's project holds at most {MAX_ADAPTERS} adapters; remove one on the Models page.")
+
+    def check_models(self, project: Project, chosen: Sequence[Model]) -> None:
+        """A visitor uses the demo model and what was trained from it, nothing else."""
+        if not project.owner:
+            return
+        for model in chosen:
+            own = model.kind == "adapter" and model.project_id == project.project_id and model.owner == project.owner
+            if not own and model.model_id not in (demo_project.MODEL_ID, demo_project.JUDGE_ID):
+                raise LimitReached(
+                    "A visitor can use the demo model and what was trained from it; run the studio on your own machine for others."
+                )
+
+    # --- the end of a visit ---
+
+    def remove_old(self, now: datetime | None = None) -> int:
+        """Remove projects older than a day; how many went. One with a run that is still going has it stopped and goes next time."""
+        before = (now or datetime.now(UTC)) - LIFETIME
+        gone = 0
+        for row in self._db.rows("select project_id from projects where owner != '' and created_at < ?", [before]):
+            try:
+                self._remove(row["project_id"])
+                gone += 1
+            except StudioError as error:
+                log.info("a visitor's project stays for now: %s", error)
+        return gone
+
+    def _remove(self, project_id: str) -> None:
+        sql = "select run_id from runs where project_id = ? and status in ('queued', 'running')"
+        for row in self._db.rows(sql, [project_id]):
+            self._jobs.stop(row["run_id"])
+        files = [row["path"] for row in self._db.rows("select path from snapshots where project_id = ?", [project_id])]
+        for run_id in projects.destroy(self._db, project_id):
+            shutil.rmtree(self._settings.runs_dir / run_id, ignore_errors=True)
+        home = self._settings.home.resolve()
+        for name in files:
+            file = (home / name).resolve()
+            if file.is_relative_to(home) and file.is_file():
+                file.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Look for old projects now and then, until `close()`."""
+        self._thread = threading.Thread(target=self._watch, name="visitors", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.remove_old()
+            except Exception:
+                log.exception("removing visitors' projects failed")
+            self._closing.wait(LOOK_EVERY_S)
