@@ -17,6 +17,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,7 +47,8 @@ def write(settings: Settings, target: Path, database: Path, journal: tuple[Path,
                 if int(file.stem) <= int(journal[0].stem):
                     _write_start(archive, file, f"journal/{file.name}", journal[1] if file == journal[0] else file.stat().st_size)
             for file, name in _run_files(settings):
-                archive.write(file, name)
+                with suppress(FileNotFoundError):  # a run that goes on may tidy up meanwhile
+                    archive.write(file, name)
         with part.open("rb") as f:
             os.fsync(f.fileno())
         return part.replace(target)
@@ -105,7 +107,11 @@ def swap(settings: Settings, staged: Path) -> Path:
             shutil.move(entry, settings.home / entry.name)
         shutil.rmtree(staged)
         return kept
-    staged.rename(settings.home)
+    try:
+        staged.rename(settings.home)
+    except OSError:
+        kept.rename(settings.home)
+        raise
     return kept
 
 

@@ -11,6 +11,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from data.errors import BadInput
@@ -56,6 +57,21 @@ def fetch(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = 
 _DECODERS: dict[str, Any] = {"UUID": str, "TIMESTAMP WITH TIME ZONE": lambda at: at.astimezone(UTC)}
 
 
+def insert_for_each(cursor: Cursor, items: Sequence[tuple[str, Sequence[Mapping[str, object]]]]) -> list[int]:
+    """The inserts of several callers, those into the same table side by side as one statement; how many of its rows each added."""
+    counts: list[int] = []
+    for table, group in groupby(items, key=lambda item: item[0]):
+        callers = [rows for _, rows in group]
+        new = cursor.insert(table, [row for rows in callers for row in rows])
+        key = cursor.key_of(table)
+        fresh = {row[key] for row in new}
+        for rows in callers:
+            mine = {cursor.plain_row(table, row)[key] for row in rows} & fresh
+            fresh -= mine
+            counts.append(len(mine))
+    return counts
+
+
 class Cursor:
     """Open for one batch of the writer; sees what the batch has done so far."""
 
@@ -74,12 +90,15 @@ class Cursor:
         row = self.row(sql, params)
         return None if row is None else next(iter(row.values()))
 
+    def key_of(self, table: str) -> str:
+        return self._catalog.keys[table]
+
     def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
         """The rows that were new, in the order given (values as journaled); rows whose key is there already are left alone."""
         new: list[dict[str, Any]] = []
         by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in rows:
-            by_columns.setdefault(tuple(row), []).append(self._plain(table, row))
+            by_columns.setdefault(tuple(row), []).append(self.plain_row(table, row))
         for columns, alike in by_columns.items():
             for at in range(0, len(alike), ROWS_PER_STATEMENT):
                 added = self._insert(table, columns, alike[at : at + ROWS_PER_STATEMENT])
@@ -90,7 +109,7 @@ class Cursor:
 
     def update(self, table: str, key: Mapping[str, object], **fields: object) -> int:
         """Set `fields` of the rows where every column of `key` has that value; the number of rows found."""
-        plain_key, plain = self._plain(table, key), self._plain(table, fields)
+        plain_key, plain = self.plain_row(table, key), self.plain_row(table, fields)
         types = self._catalog.types[table]
         sets = ", ".join(f"{c} = ?::{types[c]}" for c in plain)
         where = self._where(table, plain_key)
@@ -100,7 +119,7 @@ class Cursor:
         return int(found)
 
     def delete(self, table: str, key: Mapping[str, object]) -> int:
-        plain_key = self._plain(table, key)
+        plain_key = self.plain_row(table, key)
         if not plain_key:
             raise ValueError("delete needs a key")
         where = self._where(table, plain_key)
@@ -109,7 +128,7 @@ class Cursor:
             self.changes.append(Change("delete", table, key=plain_key))
         return int(found)
 
-    def replay(self, change: Change) -> None:
+    def redo(self, change: Change) -> None:
         """Do a journaled change again; `changes` is left as it is."""
         before = len(self.changes)
         if change.op == "insert":
@@ -138,7 +157,7 @@ class Cursor:
         types = self._catalog.types[table]
         return " and ".join(f"{c} = ?::{types[c]}" for c in key) or "true"
 
-    def _plain(self, table: str, row: Mapping[str, object]) -> dict[str, Any]:
+    def plain_row(self, table: str, row: Mapping[str, object]) -> dict[str, Any]:
         types = self._catalog.types.get(table)
         if types is None or not row.keys() <= types.keys():
             raise ValueError(f"no table {table} with columns {sorted(row)}")

@@ -3,7 +3,7 @@
 DuckDB locks its file against every other process, so only the web process opens it. Inside, a cursor per read (a connection
 shared by threads returns wrong rows) and one writer thread that commits what is waiting as one transaction. Every change is in
 the journal before it is committed (`data/journal.py`) and every acknowledged one is in both: what a crash, a full disk or a
-damaged file leaves behind is put right at the next start from the journal, and `notices` says so in words.
+damaged file leaves behind is put right from the journal, and `notices` says so in words.
 
     db = Database(settings)
     db.rows("select name from projects where owner = ?", [owner])
@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 
 from data import backup as backups
 from data import home, migrations
-from data.cursor import ROWS_PER_STATEMENT, Catalog, Cursor, fetch, read_catalog
-from data.errors import StudioError, WorkspaceError
+from data import replay as replays
+from data.cursor import Catalog, Cursor, fetch, insert_for_each, read_catalog
+from data.errors import BadInput, StudioError, WorkspaceError
 from data.journal import Change, Journal, read
+from data.replay import Rebuilt
 from data.settings import Settings
 from data.writer import Work, Writer
 
@@ -46,22 +47,10 @@ CONFIG = {
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
 }
-BOOTSTRAP = """
-create table if not exists schema_migrations (
-    version integer primary key, name text not null, sha256 text not null, applied_at timestamptz not null);
-create table if not exists journal_position (commit_no bigint not null);
-insert into journal_position select 0 where not exists (select 1 from journal_position);
-"""
-UNJOURNALED = {"journal_position", "schema_migrations"}
-
-
-class Rebuilt(NamedTuple):
-    groups: int
-    damaged: tuple[str, ...]  # places in the journal that could not be read
 
 
 class Database:
-    """Thread-safe. `notices` holds what went wrong and was mended at the start, in sentences for the user."""
+    """Thread-safe. `notices` holds what went wrong and was mended, in sentences for the user."""
 
     def __init__(self, settings: Settings, schema_dir: Path = migrations.SCHEMA_DIR) -> None:
         self.settings = settings
@@ -76,8 +65,6 @@ class Database:
         try:
             self._open()
         except BaseException:
-            self._disconnect()
-            self.journal.close()
             self._lock.close()
             raise
         self._writer = Writer(self._commit)
@@ -86,10 +73,15 @@ class Database:
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """All rows as dicts; times are aware (UTC), UUIDs are text."""
+        generation = self._generation
         try:
             return self._read(sql, params)
-        except (duckdb.FatalException, duckdb.ConnectionException):
-            self._reopen_from_reader()
+        except duckdb.Error as error:
+            if not _is_broken(error):
+                raise
+            if _is_damage(error):
+                self._marker.touch()
+            self._mend_for_reader(generation)
             return self._read(sql, params)
 
     def row(self, sql: str, params: Params = ()) -> dict[str, Any] | None:
@@ -119,16 +111,17 @@ class Database:
         return self._writer.submit(Work(lambda cursor, _: [fn(cursor)]))
 
     def gather(self, fn: Callable[[Cursor, list[Any]], Sequence[T | Exception]], item: object) -> T:
-        """Like `write`, for many small writes of one kind: `fn`, a module-level function, gets the items of all callers that wait
-        right now and returns one outcome for each (an exception goes to that caller alone)."""
+        """Like `write`, for many small writes of one kind: `fn`, a module-level function, gets the items of all callers that
+        wait right now and returns one outcome for each (an exception goes to that caller alone)."""
         result: T = self._writer.wait(Work(fn, item, merge=fn))
         return result
 
     def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> int:
         """Add rows; those whose key is there already are left alone. The number of new ones."""
-        return len(self.write(lambda cursor: cursor.insert(table, rows))) if rows else 0
+        return self.gather(insert_for_each, (table, list(rows))) if rows else 0
 
     def update(self, table: str, key: Mapping[str, object], **fields: object) -> int:
+        """Set `fields` where every column of `key` has that value; the number of rows found."""
         return self.write(lambda cursor: cursor.update(table, key, **fields))
 
     def on_commit(self, callback: Callable[[Sequence[Change]], None]) -> None:
@@ -142,8 +135,7 @@ class Database:
         copy = self.settings.export_dir / f".backup-{home.stamp()}.duckdb"
         try:
             journal = self._alone(lambda: self._copy_to(copy))
-            schema = max(m.version for m in migrations.known(self._schema_dir))
-            return backups.write(self.settings, target, copy, journal, schema)
+            return backups.write(self.settings, target, copy, journal, _newest(self._schema_dir))
         except OSError as error:
             raise home.words(error, self.settings) from error
         finally:
@@ -151,11 +143,11 @@ class Database:
 
     def restore(self, archive: Path) -> Path:
         """Put a backup in this workspace's place while the app goes on; returns where the old workspace is kept."""
-        active = self.value("select count(*) from runs where status in ('queued', 'running')")
-        if active:
-            raise WorkspaceError(f"{active} run(s) are still going; stop them, then restore the backup.")
-        staged = backups.unpack(self.settings, archive, max(m.version for m in migrations.known(self._schema_dir)))
-        return self._alone(lambda: self._swap_in(staged))
+        staged = _stage(self.settings, archive, self._schema_dir)
+        try:
+            return self._alone(lambda: self._swap_in(staged))
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def close(self) -> None:
         """Finish what was submitted, write everything into the one file and let go of the folder."""
@@ -172,7 +164,7 @@ class Database:
     def _copy_to(self, copy: Path) -> tuple[Path, int]:
         raw = self._connection().cursor()
         try:
-            name = raw.execute("select current_database()").fetchone()[0]  # type: ignore[index]
+            name = self.settings.db_path.stem
             raw.execute(f"attach '{_quoted(copy)}' as backup (storage_version 'v1.5.0')")
             try:
                 raw.execute(f'copy from database "{name}" to backup')
@@ -185,7 +177,11 @@ class Database:
             raw.close()
 
     def _swap_in(self, staged: Path) -> Path:
+        active = self.value("select count(*) from runs where status in ('queued', 'running')")
+        if active:
+            raise WorkspaceError(f"{active} run(s) are still going; stop them, then restore the backup.")
         with self._gate.closed():
+            self._generation += 1
             self._disconnect()
             self.journal.close()
             try:
@@ -193,7 +189,6 @@ class Database:
             finally:
                 self._lock.close()
                 self._lock = home.lock(self.settings)
-                self.journal = Journal(self.settings.journal_dir)
                 self._open()
         self._tell([Change("schema", baseline=True)])
         return kept
@@ -202,22 +197,18 @@ class Database:
 
     def _commit(self, body: Callable[[Cursor], list[Any]]) -> list[Any]:
         if self._con is None:
-            self._reopen(self._generation)
+            self._mend(self._generation)
         raw = self._connection().cursor()
+        cursor = Cursor(raw, self._catalog)
         try:
             raw.execute("begin")
-            cursor = Cursor(raw, self._catalog)
             outcomes = body(cursor)
-            if cursor.changes:
-                self._store(raw, cursor.changes)
-            else:
-                raw.execute("commit")
+            self._store(raw, cursor.changes)
         except Exception as error:
             with suppress(duckdb.Error):
                 raw.execute("rollback")
             raw.close()
-            if isinstance(error, duckdb.FatalException):
-                self._reopen(self._generation)
+            self._mend_after(error)
             raise self._explain(error) from error
         raw.close()
         if cursor.changes:
@@ -226,16 +217,36 @@ class Database:
         return outcomes
 
     def _store(self, raw: Any, changes: Sequence[Change]) -> None:
-        """Journal, then commit; a commit that fails is cut from the journal again."""
+        """Journal, then commit; a commit that did not come about is cut from the journal again."""
+        if not changes:
+            raw.execute("commit")
+            return
         number = self.journal.last + 1
         raw.execute("update journal_position set commit_no = ?", [number])
         self.journal.append(changes, number)
         try:
             raw.execute("commit")
-        except Exception:
-            with suppress(OSError):  # `append` cuts it first thing next time
+        except duckdb.Error:
+            raw.close()
+            if self._landed(number):
+                return
+            with suppress(OSError):  # then `append` cuts it first thing next time
                 self.journal.undo()
             raise
+
+    def _landed(self, number: int) -> bool:
+        """Whether a commit that reported an error is in the database all the same."""
+        try:
+            if not _answers(self._connection()):
+                with self._gate.closed():
+                    self._generation += 1
+                    self._disconnect()
+                    self._connect()
+                    self._harden()
+            return replays.position(self._connection()) >= number
+        except duckdb.Error:
+            self._disconnect()
+            return False
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for callback in self._callbacks:
@@ -252,39 +263,46 @@ class Database:
             return
         try:
             self._connection().execute("checkpoint")
-        except duckdb.FatalException:
-            self._reopen(self._generation)
         except duckdb.Error as error:
             log.warning("checkpoint postponed: %s", error)
+            with suppress(StudioError):
+                self._mend_after(error)
 
     # --- opening ----------------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        """WorkspaceError in words, with nothing left open, when it cannot be."""
         try:
+            self.journal = Journal(self.settings.journal_dir)
             self.journal.open()
             self._connect_or_rebuild()
-            self._migrate()
+            notice = replays.catch_up(self._connection(), self.journal, self._schema_dir, self.settings.home)
+            self.notices += [notice] if notice else []
             self._harden()
-        except (OSError, duckdb.Error) as error:
-            raise self._explain(error) from error
+        except BaseException as error:
+            self._disconnect()
+            self.journal.close()
+            if isinstance(error, OSError | duckdb.Error):
+                raise home.words(error, self.settings) from error
+            raise
 
     def _connect_or_rebuild(self) -> None:
         """A start that did not get past replaying the database's own log (marker still there) goes straight to the journal."""
-        path, marker = self.settings.db_path, self.settings.home / "rebuild-at-start"
+        path = self.settings.db_path
         if not path.exists():
             if self.journal.last:
                 self._rebuild("The database file was missing")
-        elif marker.exists() and self.journal.last:
-            self._rebuild("The database file could not be opened last time")
+        elif self._marker.exists() and self.journal.last:
+            self._rebuild("The database file was damaged")
         elif home.wal_of(path).exists():
-            home.set_aside(self.settings, keep=True)
-            marker.touch()
+            with suppress(OSError):  # a full disk must not keep anybody from reading
+                home.set_aside(self.settings, keep=True)
+                self._marker.touch()
         try:
-            self._connect(path)
+            self._connect()
         except duckdb.Error as error:
-            known = home.words_for_message(str(error), self.settings)
-            if known is not None:
-                marker.unlink(missing_ok=True)
+            if (known := home.words_for_message(str(error), self.settings)) is not None:
+                self._marker.unlink(missing_ok=True)
                 raise known from error
             if not self.journal.last:
                 raise WorkspaceError(
@@ -292,67 +310,62 @@ class Database:
                     "or choose another folder with --home."
                 ) from error
             self._rebuild("The database file was damaged")
-            self._connect(path)
-        marker.unlink(missing_ok=True)
+            self._connect()
+        self._marker.unlink(missing_ok=True)
 
     def _rebuild(self, reason: str) -> None:
+        had_file = self.settings.db_path.exists()
         done = _rebuild_file(self.settings, self._schema_dir)
         lost = f" {len(done.damaged)} journal entries could not be read ({', '.join(done.damaged[:3])})." if done.damaged else ""
-        kept = f" What was there is kept in {self.settings.home / 'before-recovery'}." if self.settings.db_path.exists() else ""
+        kept = f" What was there is kept in {self.settings.home / 'before-recovery'}." if had_file else ""
         self.notices.append(f"{reason}, so it was rebuilt from the journal ({done.groups} commits).{lost}{kept}")
         log.warning(self.notices[-1])
 
-    def _connect(self, path: Path) -> None:
-        self._con = duckdb.connect(str(path), config=dict(CONFIG))
-        self._con.execute("set global TimeZone = 'UTC'")
-        self._con.execute(BOOTSTRAP)
+    def _connect(self) -> None:
+        self._con = _connect(self.settings.db_path)
         self._catalog: Catalog = read_catalog(self._con)
-
-    def _migrate(self) -> None:
-        """Bring database and journal to the same commit, then apply what is new; each migration is one transaction."""
-        con = self._connection()
-        todo = migrations.pending(_applied(con), migrations.known(self._schema_dir), self.settings.home)
-        fresh = not _applied(con)
-        position = _position(con)
-        if self.journal.last > position:
-            _replay(con, read(self.settings.journal_dir, after=position), self._schema_dir)
-        elif position > self.journal.last or (self.journal.last == 0 and not fresh):
-            self.notices.append("The journal was missing or older than the database, so a new one was begun from a full copy.")
-            self.journal.replace_all(self._dump(), position)
-        done = {row["version"] for row in _applied(con)}
-        for migration in (m for m in todo if m.version not in done):
-            row = {**migration._asdict(), "applied_at": datetime.now(UTC).isoformat()}
-            del row["sql"]
-            self.journal.append([Change("schema", rows=(row,))], self.journal.last + 1)
-            _apply(con, migration, row["applied_at"], self.journal.last)
-        self._catalog = read_catalog(con)
 
     def _harden(self) -> None:
         """From here on SQL reaches no file outside these folders, whatever an imported text talks somebody into."""
         con, settings = self._connection(), self.settings
+        self._catalog = read_catalog(con)
         folders = [settings.import_dir, settings.export_dir, settings.runs_dir]
         con.execute("set allowed_directories = [" + ", ".join(f"'{_quoted(f)}/'" for f in folders) + "]")
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
 
-    def _reopen(self, generation: int) -> None:
-        """After a fatal error DuckDB answers nothing until the file is opened anew. Writer thread only."""
+    @property
+    def _marker(self) -> Path:
+        return self.settings.home / "rebuild-at-start"
+
+    # --- mending while it runs --------------------------------------------------------------------------------------------
+
+    def _mend(self, generation: int) -> None:
+        """Open the file anew: after a fatal error DuckDB answers nothing until then. Writer thread only."""
         with self._gate.closed():
-            if generation == self._generation:
+            if generation == self._generation or self._con is None:
                 self._generation += 1
                 self._disconnect()
                 self.journal.close()
                 self._open()
 
-    def _reopen_from_reader(self) -> None:
-        generation = self._generation
-        if self._con is None and self._writer.is_closed:
-            raise WorkspaceError("The workspace is closed.")
-        self._reopen(generation) if self._writer.is_me() else self._alone(lambda: self._reopen(generation))
+    def _mend_after(self, error: Exception) -> None:
+        if not isinstance(error, duckdb.Error) or not _is_broken(error):
+            return
+        if _is_damage(error):
+            self._marker.touch()
+        if _is_damage(error) or self._con is None or not _answers(self._con):
+            self._mend(self._generation)
+
+    def _mend_for_reader(self, generation: int) -> None:
+        if self._writer.is_me():
+            self._mend(generation)
+        else:
+            self._alone(lambda: self._mend(generation))
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._con is None:
-            raise duckdb.ConnectionException("closed")
+            raise duckdb.ConnectionException("Connection already closed")
         return self._con
 
     def _disconnect(self) -> None:
@@ -361,24 +374,7 @@ class Database:
                 self._con.close()
             self._con = None
 
-    def _dump(self) -> Iterator[list[Change]]:
-        """All tables as journal groups: the baseline of a new journal."""
-        con = self._connection()
-        yield [Change("schema", rows=tuple(_applied(con)), baseline=True)]
-        plain = Cursor(con, self._catalog)._plain
-        for table, key in self._catalog.keys.items():
-            if table in UNJOURNALED:
-                continue
-            reader = con.cursor()
-            columns = list(self._catalog.types[table])
-            reader.execute(f"select * from {table} order by {key}")
-            while batch := reader.fetchmany(ROWS_PER_STATEMENT):
-                yield [Change("insert", table, tuple(plain(table, dict(zip(columns, row, strict=True))) for row in batch))]
-            reader.close()
-
     def _explain(self, error: Exception) -> Exception:
-        if isinstance(error, StudioError):
-            return error
         if isinstance(error, OSError):
             return home.words(error, self.settings)
         if isinstance(error, duckdb.Error):
@@ -386,67 +382,66 @@ class Database:
         return error
 
 
-@contextmanager
-def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    con.execute("begin")
+def rebuild(settings: Settings, schema_dir: Path = migrations.SCHEMA_DIR) -> Rebuilt:
+    """Make the database anew from the journal (no app may be open on it); the old file is kept in `before-recovery/`."""
+    with home.lock(settings):
+        journal = Journal(settings.journal_dir)
+        try:
+            journal.open()
+            return _rebuild_file(settings, schema_dir)
+        except (OSError, duckdb.Error) as error:
+            raise home.words(error, settings) from error
+        finally:
+            journal.close()
+
+
+def restore_workspace(settings: Settings, archive: Path) -> Path | None:
+    """Unpack a backup as the workspace of `settings` (no app may be open on it); returns where an older workspace is kept."""
+    staged = _stage(settings, archive, migrations.SCHEMA_DIR)
     try:
-        yield
-    except BaseException:
-        with suppress(duckdb.Error):
-            con.execute("rollback")
+        if not settings.home.exists():
+            staged.rename(settings.home)
+            return None
+        with home.lock(settings):
+            return backups.swap(settings, staged)
+    except OSError as error:
+        raise home.words(error, settings) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _stage(settings: Settings, archive: Path, schema_dir: Path) -> Path:
+    """Unpack beside the workspace and open it once, so that nothing is swapped for a backup that does not open."""
+    staged = backups.unpack(settings, archive, _newest(schema_dir))
+    try:
+        Database(Settings(home=staged), schema_dir).close()
+        (staged / "studio.lock").unlink()
+    except BaseException as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        if isinstance(error, Exception) and not isinstance(error, WorkspaceError):
+            raise BadInput(f"{archive.name} holds no workspace that can be opened; choose another backup.") from error
         raise
-    con.execute("commit")
+    return staged
 
 
-def _apply(con: duckdb.DuckDBPyConnection, migration: migrations.Migration, applied_at: str, number: int) -> None:
-    with _transaction(con):
-        con.execute(migration.sql)
-        values = [migration.version, migration.name, migration.sha256, applied_at]
-        con.execute("insert into schema_migrations select ?, ?, ?, ?::timestamptz", values)
-        con.execute("update journal_position set commit_no = ?", [number])
-    con.execute("checkpoint")  # replaying table changes from the log is where DuckDB's bugs have been
-
-
-def _applied(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    rows = fetch(con, "select version, name, sha256, applied_at from schema_migrations order by version")
-    return [{**row, "applied_at": row["applied_at"].isoformat()} for row in rows]
-
-
-def _position(con: duckdb.DuckDBPyConnection) -> int:
-    return int(fetch(con, "select commit_no from journal_position")[0]["commit_no"])
-
-
-def _replay(con: duckdb.DuckDBPyConnection, groups: Iterator[Any], schema_dir: Path) -> Rebuilt:
-    """Do journaled groups again. A migration is applied where the journal has it: old rows meet the tables they were made for."""
-    known = {m.version: m for m in migrations.known(schema_dir)}
-    done, damaged, catalog = 0, [], read_catalog(con)
-    for number, changes, where in groups:
-        if changes is None:
-            damaged.append(where)
-            continue
-        for row in (row for change in changes if change.op == "schema" for row in change.rows):
-            migrations.pending([row], list(known.values()), schema_dir)
-            if row["version"] not in {r["version"] for r in _applied(con)}:
-                _apply(con, known[row["version"]], row["applied_at"], number)
-                catalog = read_catalog(con)
-        with _transaction(con):
-            cursor = Cursor(con, catalog)
-            for change in changes:
-                cursor.replay(change)
-            con.execute("update journal_position set commit_no = ?", [number])
-        done += 1
-    return Rebuilt(done, tuple(damaged))
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(str(path), config=dict(CONFIG))
+    try:
+        con.execute("set global TimeZone = 'UTC'")
+        con.execute(replays.BOOTSTRAP)
+    except duckdb.Error:
+        con.close()
+        raise
+    return con
 
 
 def _rebuild_file(settings: Settings, schema_dir: Path) -> Rebuilt:
     part = settings.db_path.with_suffix(".rebuilding")
     for file in (part, home.wal_of(part)):
         file.unlink(missing_ok=True)
-    con = duckdb.connect(str(part), config=dict(CONFIG))
+    con = _connect(part)
     try:
-        con.execute("set global TimeZone = 'UTC'")
-        con.execute(BOOTSTRAP)
-        done = _replay(con, read(settings.journal_dir), schema_dir)
+        done = replays.replay(con, read(settings.journal_dir), schema_dir)
         con.execute("checkpoint")
     finally:
         con.close()
@@ -455,24 +450,24 @@ def _rebuild_file(settings: Settings, schema_dir: Path) -> Rebuilt:
     return done
 
 
-def rebuild(settings: Settings, schema_dir: Path = migrations.SCHEMA_DIR) -> Rebuilt:
-    """Make the database anew from the journal (no app may be open on the workspace); the old file is kept in `before-recovery/`."""
-    with home.lock(settings):
-        Journal(settings.journal_dir).open()
-        try:
-            return _rebuild_file(settings, schema_dir)
-        except (OSError, duckdb.Error) as error:
-            raise home.words(error, settings) from error
+def _is_damage(error: duckdb.Error) -> bool:
+    return "Corrupt database file" in str(error) or "Could not read enough bytes" in str(error)
 
 
-def restore_workspace(settings: Settings, archive: Path) -> Path | None:
-    """Unpack a backup as the workspace of `settings` (no app may be open on it); returns where an older workspace was kept."""
-    staged = backups.unpack(settings, archive, max(m.version for m in migrations.known()))
-    if not settings.home.exists():
-        staged.rename(settings.home)
-        return None
-    with home.lock(settings):
-        return backups.swap(settings, staged)
+def _is_broken(error: duckdb.Error) -> bool:
+    return _is_damage(error) or isinstance(error, duckdb.FatalException | duckdb.ConnectionException)
+
+
+def _answers(con: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        con.cursor().execute("select 1").fetchall()
+        return True
+    except duckdb.Error:
+        return False
+
+
+def _newest(schema_dir: Path) -> int:
+    return max(m.version for m in migrations.known(schema_dir))
 
 
 def _quoted(path: Path) -> str:

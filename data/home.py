@@ -107,16 +107,17 @@ def set_aside(settings: Settings, keep: bool) -> None:
 
     A full disk skips the copy: the journal is the safety net, this is the second one.
     """
+    files = [file for file in (settings.db_path, wal_of(settings.db_path)) if file.exists()]
+    if keep and shutil.disk_usage(settings.home).free < 2 * sum(file.stat().st_size for file in files):
+        return
     folder = settings.home / "before-recovery"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for file in (settings.db_path, wal_of(settings.db_path)):
-        if not file.exists():
-            continue
-        if not keep:
-            file.replace(folder / file.name)
-        elif shutil.disk_usage(settings.home).free > 2 * file.stat().st_size:
+    for file in files:
+        if keep:
             shutil.copyfile(file, folder / file.name)
+        else:
+            file.replace(folder / file.name)
 
 
 def stamp() -> str:

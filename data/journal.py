@@ -66,6 +66,9 @@ class Change:
         return Change("schema", rows=tuple(body["schema"]), baseline=body["baseline"])
 
 
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
 class Group(NamedTuple):
     """One commit. `changes` is None when its lines are damaged (bit rot, an editor): it is to be skipped and reported."""
 
@@ -165,12 +168,12 @@ class Journal:
             done = os.pwrite(self._fd, view, at)
             view, at = view[done:], at + done
         if sync:
-            os.fdatasync(self._fd)
+            _sync(self._fd)
         self._end = at
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
-        os.fdatasync(self._fd)
+        _sync(self._fd)
         self._clean = True
 
 

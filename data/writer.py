@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from data.errors import WorkspaceError
+
 MAX_BATCH = 256
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Writer:
     def submit(self, work: Work) -> Future[Any]:
         with self._lock:
             if self._closed:
-                raise RuntimeError("the database is closed")
+                raise WorkspaceError("The workspace is closed; start the studio again.")
             self._queue.put(work)
         return work.future
 
