@@ -124,7 +124,7 @@ def read_logprobs(logprobs: Sequence[float], text: str = "", min_mass: float = M
     if found is None:
         return unscored("the judge's log-probabilities make no sense", text)
     if found.mass < min_mass:
-        reason = f"the judge wanted to say something else (its labels hold {found.mass:.0%} of the probability)"
+        reason = f"the judge wanted to say something else (its labels hold {100 * found.mass:.0f} % of the probability)"
         return Reading(None, "logprobs", tuple(logprobs), found.mass, text, reason)
     return Reading(found.first, "logprobs", tuple(logprobs), found.mass, text)
 
