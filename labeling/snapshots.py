@@ -1,0 +1,208 @@
+"""Freezes what people said into an immutable training set: a Parquet file in TRL's columns, its sha256, and a manifest of what
+fell out.
+
+    preference   prompt, chosen, rejected      DPO, reward model
+    binary       prompt, completion, label     KTO
+    sft          prompt, completion            SFT on what was chosen or called good
+
+All three conversational, with `prompt_id` and the prompt's stored `split` beside them. Rows are shuffled with a seed here,
+once: TRL's KTO goes through them in the file's order. The same labels and settings give the same bytes, so freezing twice is
+one snapshot. A child process is given the file, never the database.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data import completions, projects, prompts
+from data.database import Database
+from data.errors import BadInput, NotFound
+from data.records import Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
+from data.rundir import sha256_of
+from data.settings import Settings
+from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, Vote, preference_rows, sft_rows, single_rows, tally
+
+MIN_TRAIN_ROWS = 4
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_SCHEMAS: dict[SnapshotLayout, pa.Schema] = {
+    "preference": pa.schema([("prompt", _TURNS), ("chosen", _TURNS), ("rejected", _TURNS)]),
+    "binary": pa.schema([("prompt", _TURNS), ("completion", _TURNS), ("label", pa.bool_())]),
+    "sft": pa.schema([("prompt", _TURNS), ("completion", _TURNS)]),
+}
+_NOUNS: dict[SnapshotLayout, str] = {"preference": "preferences", "binary": "good or bad answers", "sft": "good answers"}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Whose labels count. Both kinds are marked in the store, so they can always be told apart from a person's own here."""
+
+    simulated: bool = True
+    imported: bool = True
+    annotators: tuple[str, ...] = field(default=())  # empty = everybody
+
+
+def freeze(
+    db: Database,
+    settings: Settings,
+    project_id: str,
+    layout: SnapshotLayout,
+    *,
+    filters: Filters = Filters(),
+    seed: int = 0,
+    min_train_rows: int = MIN_TRAIN_ROWS,
+) -> Snapshot:
+    """The snapshot of all labels that stand now. BadInput, saying how many more labels are needed, when there is too little."""
+    project = projects.get(db, project_id)
+    votes, sources = _votes(db, project_id, filters)
+    result = tally(votes)
+    rows = _rows(db, result, layout, seed)
+    _enough(rows, layout, result, min_train_rows)
+    random.Random(seed).shuffle(rows)
+    part = settings.export_dir / "snapshots" / f".{project_id}-{layout}-{seed}.part"
+    sha256 = _write(part, layout, rows)
+    snapshot_id = content_id(project_id, layout, seed, asdict(filters), sha256)
+    file = part.with_name(f"{snapshot_id}.parquet")
+    part.replace(file)
+    manifest = _manifest(layout, rows, result, sources, filters, seed, project.name)
+    path = file.relative_to(settings.home).as_posix()
+    snapshot = Snapshot(snapshot_id, project_id, layout, path, sha256, len(rows), manifest, now())
+    db.insert("snapshots", [to_row(snapshot)])
+    return get(db, snapshot_id)
+
+
+def get(db: Database, snapshot_id: str) -> Snapshot:
+    row = db.row("select * from snapshots where snapshot_id = ?", [snapshot_id])
+    if row is None:
+        raise NotFound("There is no such snapshot; freeze the labels again.")
+    return from_row(Snapshot, row)
+
+
+def of_project(db: Database, project_id: str, limit: int = 50) -> list[Snapshot]:
+    """Newest first."""
+    rows = db.rows(
+        "select * from snapshots where project_id = ? order by created_at desc, snapshot_id limit ?", [project_id, limit]
+    )
+    return [from_row(Snapshot, row) for row in rows]
+
+
+def file_of(settings: Settings, snapshot: Snapshot) -> Path:
+    """The snapshot's file; BadInput when it is gone or is not what was frozen."""
+    file = settings.home / snapshot.path
+    if not file.is_file() or sha256_of(file) != snapshot.sha256:
+        raise BadInput("The snapshot's file is missing or was changed; freeze the labels again.")
+    return file
+
+
+def in_words(manifest: dict[str, Any]) -> list[str]:
+    """What fell out, a sentence part each: "3 pairs called a tie"."""
+    return [f"{n} {REASONS[reason]}" for reason, n in manifest["dropped"].items() if n and reason in REASONS]
+
+
+# --- what there is --------------------------------------------------------------------------------------------------
+
+
+def _votes(db: Database, project_id: str, filters: Filters) -> tuple[list[Vote], Counter[str]]:
+    """Standing labels in the order they were given, as far as the filters want them, and how many came from where."""
+    sql = """
+        select l.annotator_id, l.preference, l.simulated, i.kind, i.prompt_id, i.left_completion_id, i.right_completion_id
+        from current_labels l join impressions i using (impression_id)
+        where l.project_id = ? order by l.seq
+    """
+    votes, sources = [], Counter[str]()
+    for row in db.rows(sql, [project_id]):
+        source = "simulated" if row["simulated"] else "imported" if row["kind"] == "imported" else "people"
+        left_out = (source == "simulated" and not filters.simulated) or (source == "imported" and not filters.imported)
+        if left_out or (filters.annotators and row["annotator_id"] not in filters.annotators):
+            sources["left_out"] += 1
+            continue
+        sources[source] += 1
+        ids = row["left_completion_id"], row["right_completion_id"]
+        votes.append(Vote(row["annotator_id"], row["prompt_id"], *ids, row["preference"]))
+    return votes, sources
+
+
+def _rows(db: Database, result: Tally, layout: SnapshotLayout, seed: int) -> list[Row]:
+    texts = {c.completion_id: c.text for c in completions.get_many(db, sorted(result.prompts))}
+    asked = {p.prompt_id: p for p in prompts.get_many(db, sorted(set(result.prompts.values())))}
+    if layout == "preference":
+        pairs = sorted(preference_rows(result, texts, random.Random(seed)))
+        return [_row(row, asked[row.prompt_id], texts, layout) for row in pairs]
+    singles = sorted(single_rows(result, texts) if layout == "binary" else sft_rows(result, texts))
+    return [_row(row, asked[row.prompt_id], texts, layout) for row in singles]
+
+
+def _row(row: PairRow | SingleRow, prompt: Prompt, texts: dict[str, str], layout: SnapshotLayout) -> Row:
+    asked: Row = {"prompt": [m._asdict() for m in prompt.messages]}
+    if isinstance(row, PairRow):
+        said: Row = {"chosen": _answer(texts[row.chosen]), "rejected": _answer(texts[row.rejected])}
+    else:
+        said = {"completion": _answer(texts[row.completion])} | ({"label": row.good} if layout == "binary" else {})
+    return asked | said | {"prompt_id": prompt.prompt_id, "split": prompt.split}
+
+
+def _answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _enough(rows: Sequence[Row], layout: SnapshotLayout, result: Tally, wanted: int) -> None:
+    train = [row for row in rows if row["split"] == "train"]
+    if len(train) < wanted:
+        held_out = len(rows) - len(train)
+        raise BadInput(
+            f"There are {len(train)} {_NOUNS[layout]} for training"
+            + (f" ({held_out} more belong to held-out prompts)" if held_out else "")
+            + (f"; {_most(result)}" if _most(result) else "")
+            + f". Label about {_more(len(train), len(rows), wanted)} more."
+        )
+    if layout == "binary" and len({row["label"] for row in train}) < 2:
+        there, missing = ("good", "bad") if train[0]["label"] else ("bad", "good")
+        raise BadInput(f"All {len(train)} answers for training are {there}; label at least one that is {missing}.")
+
+
+def _more(train: int, total: int, wanted: int) -> int:
+    """Labels still needed: every fifth prompt is held out, so a few more than are missing."""
+    return wanted - train if total > train else -(-(wanted - train) * 5 // 4)
+
+
+def _most(result: Tally) -> str:
+    return ", ".join(f"{n} {REASONS[reason]}" for reason, n in result.dropped.most_common(2) if n)
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+def _write(part: Path, layout: SnapshotLayout, rows: Sequence[Row]) -> str:
+    schema = _SCHEMAS[layout].append(pa.field("prompt_id", pa.string())).append(pa.field("split", pa.string()))
+    part.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, compression="zstd")
+    return sha256_of(part)
+
+
+def _manifest(
+    layout: SnapshotLayout, rows: Sequence[Row], result: Tally, sources: Counter[str], filters: Filters, seed: int, project: str
+) -> dict[str, Any]:
+    manifest: dict[str, Any] = {
+        "layout": layout,
+        "columns": [*_SCHEMAS[layout].names, "prompt_id", "split"],
+        "project": project,
+        "seed": seed,
+        "filters": asdict(filters),
+        "labels": {source: sources[source] for source in ("people", "simulated", "imported", "left_out")},
+        "votes_an_item": {str(n): items for n, items in sorted(result.votes_an_item.items())},
+        "rows": {split: sum(1 for row in rows if row["split"] == split) for split in ("train", "held_out")},
+        "prompts": len({row["prompt_id"] for row in rows}),
+        "dropped": {reason: result.dropped[reason] for reason in REASONS if result.dropped[reason]},
+    }
+    if layout == "binary":
+        manifest["good"] = sum(1 for row in rows if row["label"])
+        manifest["bad"] = len(rows) - manifest["good"]
+    return manifest
