@@ -1,0 +1,135 @@
+"""What the trainers share: a base made ready for training, the arguments common to all of TRL's trainers, and the end of a run.
+
+Imported inside the trainers' `main`, because it needs torch. Everything that differs between methods stays in `sft.py`, `dpo.py`,
+`kto.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+
+from data.engine import ModelSpec
+from data.rundir import RunDir
+from training.callbacks import RunEvents
+from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
+from training.config import Method, TrainConfig
+from training.export import Lineage, save_adapter
+from training.models import attach_adapter, context_length, has_bf16, load_base, load_tokenizer
+from training.rows import Dropped, Row, Rows
+
+
+class Trainable(NamedTuple):
+    """A base with its tokenizer. `lora` makes a new adapter; it is None over a parent adapter, which is trained on instead."""
+
+    model: Any
+    tokenizer: Tokenizer
+    lora: LoraConfig | None
+    limit: int  # longest sequence in tokens: the setting or the model's context, whichever is less
+    ends: frozenset[int]  # token ids at which generation stops
+
+
+def load_trainable(spec: ModelSpec, config: TrainConfig) -> Trainable:
+    """The base of `spec`, in NF4 when the config says so, under its parent adapter if it has one."""
+    tokenizer = load_tokenizer(spec.base)
+    model: Any = load_base(replace(spec, quantize=config.quantize), for_training=True, dtype=_dtype(config))
+    _keep_differentiable(model)
+    limit = min(config.max_length, context_length(model))
+    ends = end_of_turn_ids(tokenizer, model)
+    if spec.adapter:
+        return Trainable(attach_adapter(model, spec.adapter, trainable=True), tokenizer, None, limit, ends)
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    return Trainable(model, tokenizer, lora, limit, ends)
+
+
+def _keep_differentiable(model: torch.nn.Module) -> None:
+    """Forbid bitsandbytes its fast path for CPUs with AVX512-BF16.
+
+    At the first forward in eval mode it repacks an NF4 weight for a kernel that has no backward, for good: one evaluation during
+    training would cut the gradients of every layer below, without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dict[str, Any]:
+    """Arguments that mean the same to every trainer of TRL; no checkpoints, no reports, no pickle."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(run.path / "trainer"),
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "gradient_checkpointing": config.checkpointing,
+        "max_length": limit,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_share,  # below 1 it is a share of the steps
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "logging_steps": config.log_every,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # else a loss that is not a number is replaced by the average so far
+        "eval_strategy": "epoch" if rows.held_out else "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": config.seed,
+        "use_cpu": not on_gpu,  # without it TRL's bf16 default raises where there is no GPU
+        "bf16": _uses_bf16(config),
+        "dataloader_pin_memory": on_gpu,
+    }
+
+
+def _uses_bf16(config: TrainConfig) -> bool:
+    return has_bf16() if config.precision == "auto" else config.precision == "bf16"
+
+
+def _dtype(config: TrainConfig) -> torch.dtype:
+    return torch.bfloat16 if _uses_bf16(config) else torch.float32
+
+
+def as_dataset(rows: Sequence[Row]) -> Dataset | None:
+    """Rows for TRL, told to render its chat template as sampling does; None when there are none."""
+    return Dataset.from_list([{**row, "chat_template_kwargs": TEMPLATE_KWARGS} for row in rows]) if rows else None
+
+
+def hold_in_float32(model: torch.nn.Module) -> None:
+    """Trained weights in float32: TRL puts a QLoRA adapter in bf16, where a small learning rate rounds to no change at all."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def finish(
+    run: RunDir, method: Method, spec: ModelSpec, config: TrainConfig, trainer: Any, events: RunEvents, first_loss: float | None
+) -> dict[str, Any]:
+    """Save the adapter, whether training ended or was stopped, and say what came out."""
+    steps = int(trainer.state.global_step)
+    record = run.config()
+    lineage = Lineage(
+        method, spec.base, spec.adapter, config.to_json(), record.get("data", {}), record.get("versions", {}), events.final(), steps
+    )
+    save_adapter(trainer.model, run.path / "adapter", lineage)
+    return {
+        "adapter": "adapter",
+        "steps": steps,
+        "seconds": round(time.monotonic() - events.started, 1),
+        "first_loss": first_loss,
+        "metrics": events.final(),
+    }
+
+
+def log_dropped(run: RunDir, dropped: Dropped) -> None:
+    """Say in the run's log which rows are left out or cut."""
+    for sentence in dropped.sentences():
+        run.event("log", text=sentence)

@@ -1,0 +1,214 @@
+"""Every knob of a training run, once: the form, the run folder's config.json and the trainers all read these
+dataclasses.
+
+Free of torch, so that the web process can draw the form from `fields()` (each field's metadata holds help, group,
+choices, min, max and step). An instance is valid or does not exist: a bad value raises BadInput in words when it is
+made. The defaults are the recipes measured on the demo model (`training/README.md` holds the table); `recipe()`
+scales them to a bigger base, where a learning rate of 1e-3 would wreck the model. The three methods are flat classes:
+what they share comes first, then their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from data.engine import ModelSpec
+from data.errors import BadInput
+
+Method = Literal["sft", "dpo", "kto"]
+Group = Literal["basic", "advanced"]
+METHODS: tuple[Method, ...] = ("sft", "dpo", "kto")
+
+
+class Knob(NamedTuple):
+    """One field as a form shows it; `kind` is int, float, bool or str."""
+
+    name: str
+    kind: Literal["int", "float", "bool", "str"]
+    default: Any
+    help: str
+    group: Group
+    choices: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    step: float | None = None
+
+
+def _knob(
+    default: Any,
+    help: str,
+    group: Group = "advanced",
+    *,
+    choices: tuple[str, ...] = (),
+    min: float | None = None,
+    max: float | None = None,
+    step: float | None = None,
+) -> Any:
+    meta = {"help": help, "group": group, "choices": choices, "min": min, "max": max, "step": step}
+    return field(default=default, metadata=meta)
+
+
+_RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What SFT, DPO and KTO have in common."""
+
+    learning_rate: float = _knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
+    epochs: float = _knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
+    batch_size: int = _knob(8, "Rows a step on one device; halve it when memory runs out.", "basic", min=1, max=1024, step=1)
+    lora_rank: int = _knob(16, "Width of the adapter: more can learn more and weighs more.", "basic", min=1, max=512, step=1)
+    quantize: bool = _knob(
+        True, "QLoRA: hold the base in 4 bits (NF4) while training. Off: plain LoRA on the unquantised base.", "basic"
+    )
+    accumulation: int = _knob(
+        1, "Batches summed before the weights move; rows a step = batch size × this.", min=1, max=1024, step=1
+    )
+    lora_alpha: int = _knob(32, "Scale of the adapter; twice the rank is usual.", min=1, max=2048, step=1)
+    max_length: int = _knob(1024, "Longest prompt and completion together, in tokens.", min=8, max=131072, step=1)
+    schedule: str = _knob(
+        "cosine", "How the learning rate falls after the warm-up.", choices=("cosine", "linear", "constant_with_warmup")
+    )
+    warmup_share: float = _knob(0.1, "Share of the steps in which the learning rate rises.", min=0.0, max=0.9, step=0.05)
+    weight_decay: float = _knob(0.0, "Pull of the adapter's weights towards zero.", min=0.0, max=1.0, step=0.01)
+    max_grad_norm: float = _knob(1.0, "Longer gradients are cut to this length.", min=0.001, max=1000, step=0.1)
+    max_steps: int = _knob(0, "Stop after this many steps; 0 = by epochs.", min=0, max=10_000_000, step=1)
+    log_every: int = _knob(1, "Steps between two points of the charts.", min=1, max=10_000, step=1)
+    checkpointing: bool = _knob(False, "Recompute activations instead of keeping them: less memory, about a third slower.")
+    precision: str = _knob("auto", "Arithmetic: auto takes bf16 where the device has it.", choices=("auto", "bf16", "fp32"))
+    seed: int = _knob(42, "Same seed, data, versions and device: same adapter.", min=0, max=2**31 - 1, step=1)
+
+    def __post_init__(self) -> None:
+        for knob in knobs(type(self)):
+            _check(knob, getattr(self, knob.name))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SftConfig(TrainConfig):
+    """Learn to say the completions; the loss is on the completion's tokens only."""
+
+
+@dataclass(frozen=True)
+class DpoConfig(TrainConfig):
+    """Learn from pairs: the chosen completion becomes likelier than the rejected one, relative to the model before the run."""
+
+    beta: float = _knob(
+        0.1, "Pull towards the model before the run: higher keeps it closer.", "basic", min=0.001, max=10, step=0.05
+    )
+    loss: str = _knob("sigmoid", "Form of the preference loss.", choices=("sigmoid", "ipo", "hinge", "robust", "apo_zero"))
+    sft_weight: float = _knob(
+        0.5,
+        "Weight of an SFT loss on the chosen completions beside it; keeps them from becoming unlikely.",
+        min=0.0,
+        max=10,
+        step=0.1,
+    )
+    label_smoothing: float = _knob(
+        0.0, "Share of labels taken to be wrong (robust and sigmoid only).", min=0.0, max=0.49, step=0.01
+    )
+
+
+@dataclass(frozen=True)
+class KtoConfig(TrainConfig):
+    """Learn from single completions labelled good or bad."""
+
+    batch_size: int = _knob(
+        8, "Rows a step on one device, at least 2: every batch needs a good and a bad one.", "basic", min=2, max=1024, step=1
+    )
+    beta: float = _knob(
+        0.1, "Pull towards the model before the run: higher keeps it closer.", "basic", min=0.001, max=10, step=0.05
+    )
+    desirable_weight: float = _knob(0.0, "Weight of the good rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
+    undesirable_weight: float = _knob(0.0, "Weight of the bad rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
+
+
+_CLASSES: dict[Method, type[TrainConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "kto": KtoConfig}
+
+
+def config_class(method: str) -> type[TrainConfig]:
+    """The dataclass of a method; BadInput for any other word."""
+    for name, cls in _CLASSES.items():
+        if name == method:
+            return cls
+    raise BadInput(f"There is no training method {method!r}; choose one of {', '.join(METHODS)}.")
+
+
+def knobs(cls: type[TrainConfig]) -> tuple[Knob, ...]:
+    """The fields of a config class in the order of a form: basic ones first."""
+    rows = [Knob(f.name, str(f.type), f.default, **f.metadata) for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return tuple(sorted(rows, key=lambda knob: knob.group != "basic"))
+
+
+def from_json(method: str, raw: Mapping[str, Any]) -> TrainConfig:
+    """A config from a form or a run folder; a missing field takes its default, an unknown one is BadInput."""
+    cls = config_class(method)
+    unknown = sorted(set(raw) - {f.name for f in dataclasses.fields(cls)})
+    if unknown:
+        raise BadInput(f"{method.upper()} has no setting {unknown[0]!r}; remove it.")
+    return cls(**raw)
+
+
+def run_args(model: ModelSpec, config: TrainConfig) -> dict[str, Any]:
+    """The `args` of a training run's config.json; `model.adapter` is the parent the run goes on from."""
+    return {"model": model.to_json(), "train": config.to_json()}
+
+
+def read_args(method: Method, args: Mapping[str, Any]) -> tuple[ModelSpec, TrainConfig]:
+    """The other way round; BadInput says which part is missing."""
+    for part in ("model", "train"):
+        if not isinstance(args.get(part), Mapping):
+            raise BadInput(f"The run's config.json has no {part!r} among its args; start the run again.")
+    spec = ModelSpec.from_json(dict(args["model"]))
+    if spec.kind != "local" or not spec.base:
+        raise BadInput("Only a local base model can be trained; choose a base instead of an endpoint.")
+    return spec, from_json(method, args["train"])
+
+
+def recipe(method: str, parameters: int) -> TrainConfig:
+    """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like.
+
+    The rates for real models are those of published LoRA recipes (TRL's and the Alignment Handbook's); they are starting points.
+    """
+    cls = config_class(method)
+    if parameters < 20_000_000:
+        return cls()
+    small = parameters < 3_000_000_000
+    rates = {"sft": 2e-4, "dpo": 5e-5 if small else 5e-6, "kto": 5e-5 if small else 5e-6}
+    shared: dict[str, Any] = {
+        "learning_rate": rates[method],
+        "epochs": 3.0 if small else 1.0,
+        "batch_size": 4,
+        "accumulation": 2 if small else 4,
+        "max_length": 1024,
+        "quantize": not small,
+        "checkpointing": not small,
+    }
+    if method != "sft":
+        shared["beta"] = 0.1
+    if method == "dpo":
+        shared["sft_weight"] = 0.1
+    return cls(**shared)
+
+
+def _check(knob: Knob, value: Any) -> None:
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+    wanted = {"int": "a whole number", "float": "a number", "bool": "on or off", "str": "a word"}
+    is_bool = isinstance(value, bool)
+    if not isinstance(value, kinds[knob.kind]) or (is_bool and knob.kind != "bool"):
+        raise BadInput(f"{knob.name} must be {wanted[knob.kind]}, not {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"{knob.name} must be a finite number.")
+    if knob.choices and value not in knob.choices:
+        raise BadInput(f"{knob.name} must be one of {', '.join(knob.choices)}, not {value!r}.")
+    if knob.min is not None and value < knob.min:
+        raise BadInput(f"{knob.name} must be at least {knob.min:g}, not {value:g}.")
+    if knob.max is not None and value > knob.max:
+        raise BadInput(f"{knob.name} must be at most {knob.max:g}, not {value:g}.")

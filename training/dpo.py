@@ -1,0 +1,103 @@
+"""Direct preference optimisation as a run: `python -m training.dpo RUN_DIR`.
+
+config.json: args = `training.config.run_args(model, DpoConfig)`, data = frozen pairs in Parquet. Leaves `adapter/`
+and a result event {adapter, steps, seconds, first_loss, metrics, rows, held_out_rows, dropped}. `sft.py`, `dpo.py`
+and `kto.py` are parallel on purpose: the same functions in the same order, each readable alone. The reference is the
+model before the run: the base with the adapter off or, over a parent adapter, TRL's frozen copy of it. At the start
+both agree, so the first preference loss is ln 2; anything else means a wrong reference, and the run ends with a
+sentence instead of training on noise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from data.errors import RunError
+from data.rundir import RunDir, Stopped, run_child
+from training.config import DpoConfig, read_args
+from training.rows import Dropped, Rows, check_template, read_rows, usable_or_refuse
+
+if TYPE_CHECKING:
+    from training.adapters import Trainable
+    from training.callbacks import RunEvents
+
+_TOLERANCE = 1e-2
+
+
+def main(run: RunDir) -> dict[str, Any]:
+    """Read, check, load, train, save."""
+    spec, config = read_args("dpo", run.config().get("args", {}))
+    assert isinstance(config, DpoConfig)
+    frozen = read_rows(run, "dpo")  # bad data is refused before seconds are spent on imports
+
+    from training.adapters import finish, load_trainable, log_dropped
+    from training.callbacks import RunEvents, failures_in_words
+
+    with failures_in_words(config):
+        start = load_trainable(spec, config)
+        dropped = Dropped()
+        rows = usable_or_refuse(frozen, "dpo", start.tokenizer, start.limit, dropped)
+        check_template(start.tokenizer, rows.train[0], start.ends)
+        log_dropped(run, dropped)
+        events = RunEvents(run, config)
+        trainer = make_trainer(run, config, start, rows, events)
+        first_loss = first_preference_loss(trainer)
+        if abs(first_loss - math.log(2)) > _TOLERANCE:
+            raise RunError(
+                f"The first preference loss is {first_loss:.3f} instead of ln 2 = 0.693, so the reference is not the model "
+                "before the run; check that the parent adapter belongs to this base."
+            )
+        if run.stop_requested:
+            raise Stopped
+        trainer.train()
+        result = finish(run, "dpo", spec, config, trainer, events, first_loss)
+    return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
+
+
+def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, events: RunEvents) -> Any:
+    """TRL's DPOTrainer, ready to train."""
+    from trl import DPOConfig, DPOTrainer
+
+    from training.adapters import as_dataset, common_args, hold_in_float32
+
+    with_sft = config.sft_weight > 0
+    args = DPOConfig(
+        **common_args(run, config, rows, start.limit),
+        beta=config.beta,
+        loss_type=[config.loss, "sft"] if with_sft else [config.loss],
+        loss_weights=[1.0, config.sft_weight] if with_sft else None,
+        label_smoothing=config.label_smoothing,
+    )
+    trainer = DPOTrainer(
+        model=start.model,
+        args=args,
+        train_dataset=as_dataset(rows.train),
+        eval_dataset=as_dataset(rows.held_out),
+        processing_class=start.tokenizer,
+        peft_config=start.lora,
+        callbacks=[events],
+    )
+    hold_in_float32(trainer.model)
+    return trainer
+
+
+def first_preference_loss(trainer: Any) -> float:
+    """The preference loss of the first rows before any step, without the SFT part that may stand beside it."""
+    import torch
+
+    count = min(len(trainer.train_dataset), trainer.args.per_device_train_batch_size)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(count)])
+    kinds, weights = trainer.loss_types, trainer.loss_weights
+    trainer.loss_types, trainer.loss_weights = ["sigmoid"], [1.0]
+    with torch.no_grad():
+        loss = float(trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)))
+    trainer.loss_types, trainer.loss_weights = kinds, weights
+    trainer._metrics["train"].clear()  # it was no step of the training
+    trainer._metrics["eval"].clear()
+    trainer._total_train_tokens = 0
+    return loss
+
+
+if __name__ == "__main__":
+    run_child(main)

@@ -1,0 +1,120 @@
+"""How much memory a training run will want, before it starts; arithmetic on the base's config.json, free of torch.
+
+Weights: NF4 with double quantisation costs 4.127 bits a weight (QLoRA, arXiv 2305.14314, section 3); embeddings and
+head stay in bf16. The adapter, its gradient and AdamW's two moments are fp32: 16 bytes a trained weight. Activations
+follow Korthikanti et al. (arXiv 2205.05198): about 34 bytes a token, hidden unit and layer without recomputation, 2
+with it, attention scores left out because SDPA never stores them; the logits of one chunk come on top. An estimate,
+to be read as "fits" or "does not", not to the megabyte.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import BadInput
+from training.config import Method, TrainConfig
+
+_NF4_BYTES = 4.127 / 8
+_BF16 = 2
+_TRAINED = 16  # fp32 weight, gradient and two moments
+_PER_TOKEN = 34
+_PER_TOKEN_RECOMPUTED = 2
+_SEQUENCES: dict[Method, int] = {
+    "sft": 1,
+    "dpo": 2,
+    "kto": 2,
+}  # forwarded together for each row: chosen and rejected, or the KL row
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides a decoder's size. Biases and norms of other families are left out: they weigh nothing."""
+
+    hidden: int
+    layers: int
+    feed_forward: int
+    vocabulary: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tied: bool
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear layers, which is what NF4 holds and what the adapter stands beside."""
+        return self.layers * sum(rows * columns for rows, columns in self.linears())
+
+    @property
+    def parameters(self) -> int:
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.linear_parameters + (2 * self.layers + 1) * self.hidden
+
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of each linear layer of one block: q, k, v, o, gate, up, down."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        h, f = self.hidden, self.feed_forward
+        return (h, q), (h, kv), (h, kv), (q, h), (h, f), (h, f), (f, h)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes, by what they hold."""
+
+    weights: int
+    adapter: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.adapter + self.activations
+
+    def sentence(self) -> str:
+        """For the page: the sum, and what it is made of."""
+        parts = (("weights", self.weights), ("adapter and optimiser", self.adapter), ("activations", self.activations))
+        return f"About {_readable(self.total)}: " + ", ".join(f"{name} {_readable(size)}" for name, size in parts) + "."
+
+
+def shape_of(base: str) -> Shape:
+    """The shape of a local model folder, from its config.json; BadInput when that cannot be read."""
+    try:
+        raw: dict[str, Any] = json.loads((Path(base) / "config.json").read_text(encoding="utf-8"))
+        raw = raw.get("text_config", raw)
+        heads = int(raw["num_attention_heads"])
+        return Shape(
+            hidden=int(raw["hidden_size"]),
+            layers=int(raw["num_hidden_layers"]),
+            feed_forward=int(raw["intermediate_size"]),
+            vocabulary=int(raw["vocab_size"]),
+            heads=heads,
+            kv_heads=int(raw.get("num_key_value_heads") or heads),
+            head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // heads),
+            tied=bool(raw.get("tie_word_embeddings", False)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"The memory a run needs cannot be told in advance: {Path(base).name} has no config.json of a decoder."
+        ) from error
+
+
+def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0) -> MemoryEstimate:
+    """Peak memory of a run; `tokens` is the longest row, the limit when it is not known."""
+    length = min(tokens or config.max_length, config.max_length)
+    rows = config.batch_size * _SEQUENCES[method]
+    others = shape.parameters - shape.linear_parameters
+    weights = shape.linear_parameters * (_NF4_BYTES if config.quantize else _BF16) + others * _BF16
+    trained = shape.layers * sum(config.lora_rank * (rows + columns) for rows, columns in shape.linears())
+    per_token = _PER_TOKEN_RECOMPUTED if config.checkpointing else _PER_TOKEN
+    kept = rows * length * shape.hidden * shape.layers * per_token
+    working = rows * length * shape.hidden * _PER_TOKEN + min(rows * length, 4096) * shape.vocabulary * 4
+    return MemoryEstimate(round(weights), trained * _TRAINED, kept + working)
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,68 @@
+"""Supervised fine-tuning as a run: `python -m training.sft RUN_DIR`.
+
+config.json: args = `training.config.run_args(model, SftConfig)`, data = frozen answers in Parquet. Leaves `adapter/`
+and a result event {adapter, steps, seconds, first_loss, metrics, rows, held_out_rows, dropped}. `sft.py`, `dpo.py`
+and `kto.py` are parallel on purpose: the same functions in the same order, each readable alone. The loss is on the
+completion's tokens only, its end token included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from data.rundir import RunDir, Stopped, run_child
+from training.config import SftConfig, read_args
+from training.rows import Dropped, Rows, check_template, read_rows, usable_or_refuse
+
+if TYPE_CHECKING:
+    from training.adapters import Trainable
+    from training.callbacks import RunEvents
+
+
+def main(run: RunDir) -> dict[str, Any]:
+    """Read, check, load, train, save."""
+    spec, config = read_args("sft", run.config().get("args", {}))
+    assert isinstance(config, SftConfig)
+    frozen = read_rows(run, "sft")  # bad data is refused before seconds are spent on imports
+
+    from training.adapters import finish, load_trainable, log_dropped
+    from training.callbacks import RunEvents, failures_in_words
+
+    with failures_in_words(config):
+        start = load_trainable(spec, config)
+        dropped = Dropped()
+        rows = usable_or_refuse(frozen, "sft", start.tokenizer, start.limit, dropped)
+        check_template(start.tokenizer, rows.train[0], start.ends)
+        log_dropped(run, dropped)
+        events = RunEvents(run, config)
+        trainer = make_trainer(run, config, start, rows, events)
+        if run.stop_requested:
+            raise Stopped
+        trainer.train()
+        first_loss = events.history[0]["loss"] if events.history else None
+        result = finish(run, "sft", spec, config, trainer, events, first_loss)
+    return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
+
+
+def make_trainer(run: RunDir, config: SftConfig, start: Trainable, rows: Rows, events: RunEvents) -> Any:
+    """TRL's SFTTrainer, ready to train."""
+    from trl import SFTConfig, SFTTrainer
+
+    from training.adapters import as_dataset, common_args, hold_in_float32
+
+    args = SFTConfig(**common_args(run, config, rows, start.limit), completion_only_loss=True)
+    trainer = SFTTrainer(
+        model=start.model,
+        args=args,
+        train_dataset=as_dataset(rows.train),
+        eval_dataset=as_dataset(rows.held_out),
+        processing_class=start.tokenizer,
+        peft_config=start.lora,
+        callbacks=[events],
+    )
+    hold_in_float32(trainer.model)
+    return trainer
+
+
+if __name__ == "__main__":
+    run_child(main)
