@@ -43,10 +43,12 @@ class Recipe:
     """All that decides what the demo model becomes; the defaults are how the committed weights were made."""
 
     seed: int = 0
-    steps: int = 3_600
-    answer_rows: int = 48
-    judge_rows: int = 32
+    steps: int = 2_200
+    answer_rows: int = 64
+    judge_rows: int = 20
+    late_judge_rows: int = 32  # once there are own samples
     learning_rate: float = 2e-3
+    muon_factor: float = 2.0  # of the learning rate, for the matrices between the embeddings
     warmup: int = 100
     early_flaws: float = 0.05
     late_flaws: float = 0.45
@@ -90,6 +92,19 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
     return LlamaForCausalLM(config)
 
 
+def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for the embeddings and the norms.
+
+    Muon reaches the same loss in fewer steps than AdamW alone, and at this size a step costs hardly more.
+    """
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed_tokens" in name]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
 def _draw_prompt(rng: random.Random) -> str:
     family = rng.choices(FAMILIES, [2 if family == "sums" else 1 for family in FAMILIES])[0]
     prompt = rng.choice(prompts(family, "train"))
@@ -111,7 +126,7 @@ def answer_rows(recipe: Recipe, step: int, rng: random.Random) -> list[Row]:
 def judge_rows(recipe: Recipe, own_pairs: Sequence[AnswerPair], rng: random.Random) -> list[Row]:
     """The verdicts to learn at a step; the better answer stands first in half of them."""
     rows = []
-    for _ in range(recipe.judge_rows):
+    for _ in range(recipe.late_judge_rows if own_pairs else recipe.judge_rows):
         own = bool(own_pairs) and rng.random() < recipe.own_share
         pair = rng.choice(own_pairs) if own else answer_pair(_draw_prompt(rng), rng)
         rows.append(Row(judge_prompt(pair.prompt, pair.a, pair.b), pair.better))
@@ -165,29 +180,27 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (0.55 + 0.45 * math.cos(math.pi * done))
 
 
-def _save_checkpoint(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def _save_checkpoint(path: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], progress: Progress) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     own = [list(pair) for pair in progress.own_pairs]
-    state = {"step": progress.step, "own": own, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"step": progress.step, "own": own, "model": model.state_dict(), "optimizers": [one.state_dict() for one in optimizers]}
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
 
-def _load_checkpoint(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> Progress:
+def _load_checkpoint(path: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return Progress(state["step"], [AnswerPair(*pair) for pair in state["own"]])
 
 
 def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, checkpoint: Path, resume: bool) -> LlamaForCausalLM:
     """The trained model, in float32. Saves its state to `checkpoint` every 200 steps and picks it up on `resume`."""
     model = build_model(recipe, tokenizer)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    progress = _load_checkpoint(checkpoint, model, optimizer) if resume and checkpoint.exists() else Progress()
+    optimizers = build_optimizers(model, recipe)
+    progress = _load_checkpoint(checkpoint, model, optimizers) if resume and checkpoint.exists() else Progress()
     own_steps = {int(share * recipe.steps) for share in recipe.own_samples_at}
     started, first = time.monotonic(), progress.step
     for step in range(first, recipe.steps):
@@ -195,7 +208,7 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, checkpoint: Path, 
         if step in own_steps and recipe.own_prompts:
             progress.own_pairs = own_sample_pairs(model, tokenizer, recipe, rng)
             print(f"step {step}: {len(progress.own_pairs)} own pairs", flush=True)
-        losses = _step(model, tokenizer, optimizer, recipe, progress, step, rng)
+        losses = _step(model, tokenizer, optimizers, recipe, progress, step, rng)
         progress.step = step + 1
         if progress.step % 50 == 0 or progress.step == recipe.steps:
             elapsed = time.monotonic() - started
@@ -206,14 +219,14 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, checkpoint: Path, 
                 flush=True,
             )
         if progress.step % 200 == 0:
-            _save_checkpoint(checkpoint, model, optimizer, progress)
+            _save_checkpoint(checkpoint, model, optimizers, progress)
     return model
 
 
 def _step(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     recipe: Recipe,
     progress: Progress,
     step: int,
@@ -221,8 +234,9 @@ def _step(
 ) -> tuple[float, float]:
     """One update; returns the answer loss and the judge loss, in nats a token."""
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, step)
+    for optimizer, factor in zip(optimizers, (recipe.muon_factor, 1.0), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = factor * learning_rate(recipe, step)
     losses = []
     batches = (answer_rows(recipe, step, rng), 1.0), (judge_rows(recipe, progress.own_pairs, rng), recipe.judge_weight)
     for rows, weight in batches:
@@ -231,8 +245,9 @@ def _step(
         (weight * loss).backward()  # the two graphs never live at once, and their gradients add up
         losses.append(loss.item())
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return losses[0], losses[1]
 
 

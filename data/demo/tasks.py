@@ -172,9 +172,9 @@ def message_of(text: str) -> tuple[str, str] | None:
 def _known(family: Family, values: Values) -> bool:
     if family == "sums":
         first, sign, second = int(values[0]), values[1], int(values[2])
-        return 0 < first <= 15 and 0 < second <= 15 and (sign in ("+", "plus") or first > second)
+        return 0 < first <= 12 and 0 < second <= 12 and (sign in ("+", "plus") or first > second)
     if family == "comparing":
-        return values[1] != values[2] and all(0 < int(number) <= 50 for number in values[1:])
+        return values[1] != values[2] and all(0 < int(number) <= 30 for number in values[1:])
     if family == "sorting":
         return len(set(values)) == 3 and all(word in SORT_WORDS for word in values)
     if family == "manners":
@@ -189,10 +189,10 @@ def _known(family: Family, values: Values) -> bool:
 def _values(family: Family) -> Iterator[Values]:
     """All values of a family, or a fixed seeded sample where there are tens of thousands."""
     rng = random.Random(f"demo-world:{family}")
-    one_to_15 = [str(n) for n in range(1, 16)]
-    numbers = [str(n) for n in range(1, 51)]
+    small = [str(n) for n in range(1, 13)]
+    numbers = [str(n) for n in range(1, 31)]
     pools: dict[Family, Iterator[Values]] = {
-        "sums": itertools.product(one_to_15, ("+", "-", "plus", "minus"), one_to_15),
+        "sums": itertools.product(small, ("+", "-", "plus", "minus"), small),
         "capitals": ((country,) for country in CAPITALS),
         "comparing": iter([(rng.choice(("larger", "smaller")), *rng.sample(numbers, 2)) for _ in range(1_200)]),
         "sorting": iter([tuple(rng.sample(SORT_WORDS, 3)) for _ in range(1_200)]),
