@@ -23,7 +23,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -233,7 +233,7 @@ def _judgment(
 
 def _line(row: Completion | Judgment) -> str:
     """ASCII, so that no reader takes U+2028 for a line's end; the times are given when the rows are stored."""
-    return json.dumps({k: v for k, v in asdict(row).items() if k != "created_at"}, allow_nan=False) + "\n"
+    return json.dumps({k: v for k, v in vars(row).items() if k != "created_at"}, allow_nan=False) + "\n"
 
 
 if __name__ == "__main__":
