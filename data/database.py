@@ -139,7 +139,8 @@ class Database:
         except OSError as error:
             raise home.words(error, self.settings) from error
         finally:
-            copy.unlink(missing_ok=True)
+            for file in (copy, home.wal_of(copy)):
+                file.unlink(missing_ok=True)
 
     def restore(self, archive: Path) -> Path:
         """Put a backup in this workspace's place while the app goes on; returns where the old workspace is kept."""
@@ -172,6 +173,8 @@ class Database:
                 raw.execute("detach backup")
             return self.journal.mark
         except duckdb.Error as error:
+            raw.close()
+            self._mend_after(error)
             raise self._explain(error) from error
         finally:
             raw.close()

@@ -25,11 +25,11 @@ READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
-def lock(settings: Settings) -> IO[str]:
+def lock(settings: Settings) -> IO[bytes]:
     """Make the folders and hold the workspace until the returned file is closed (or the process dies)."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        file = (settings.home / "studio.lock").open("a+", encoding="utf-8")
+        file = (settings.home / "studio.lock").open("ab+", buffering=0)
     except OSError as error:
         raise words(error, settings) from error
     try:
@@ -39,11 +39,10 @@ def lock(settings: Settings) -> IO[str]:
         os.utime(file.fileno())  # a read-only mount lets an existing file be opened and locked
         file.truncate(0)
         with suppress(OSError):  # a full disk: the number is only a courtesy
-            file.write(str(os.getpid()))
-            file.flush()
+            file.write(str(os.getpid()).encode())
     except BlockingIOError as error:
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read().decode("ascii", "replace").strip()
         file.close()
         raise WorkspaceError(
             f"The workspace {settings.home} is open in another app{f' (process {holder})' if holder else ''}; "

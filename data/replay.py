@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from data import migrations
 from data.cursor import ROWS_PER_STATEMENT, Catalog, Cursor, fetch, read_catalog
+from data.errors import WorkspaceError
 from data.journal import Change, Group, Journal, read
 
 BOOTSTRAP = """
@@ -45,7 +46,14 @@ def catch_up(con: Any, journal: Journal, schema_dir: Path, where: Path) -> str:
         at_time = datetime.now(UTC).isoformat()
         record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256, "applied_at": at_time}
         journal.append([Change("schema", rows=(record,))], journal.last + 1)
-        apply(con, migration, at_time, journal.last)
+        try:
+            apply(con, migration, at_time, journal.last)
+        except Exception as error:
+            journal.undo()
+            raise WorkspaceError(
+                f"The workspace {where} could not be brought to {migration.name} ({str(error).splitlines()[0]}); it is as it was: "
+                "go on with the edition of the studio that made it, and report this."
+            ) from error
     return notice
 
 
