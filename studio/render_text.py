@@ -79,7 +79,7 @@ def _link_close(renderer: Any, tokens: Sequence[Token], index: int, options: Any
         return "</span>"
     if len(url) > _MAX_URL:
         url = url[:_MAX_URL] + "…"
-    return f' <span class="al-url">({escapeHtml(url)})</span></span>'
+    return f'</span> <span class="al-url">({escapeHtml(url)})</span>'
 
 
 def _tex(display: bool) -> Any:

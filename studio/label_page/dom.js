@@ -1,0 +1,13 @@
+// el("button", {class: "x", onclick: f}, "text", child): an element. Text is always text.
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export const kbd = (keys) => el("span", { class: "al-keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key)));

@@ -1,0 +1,181 @@
+"""One ASGI middleware in front of everything, Gradio's own routes included: response headers, foreign pages, DNS rebinding,
+visitors' cookie.
+
+It is pure ASGI because Gradio streams. It goes in before the start: `launch(app_kwargs={"middleware":
+[Middleware(SecurityMiddleware, settings=settings)]})`. What each part is for:
+
+* The content security policy keeps a page from loading or sending anything elsewhere, so that even a hole in a renderer leaks
+  nothing. Gradio's templates need 'unsafe-eval'.
+* A request that changes something must come from our own page: a browser says where it comes from in `Origin` and
+  `Sec-Fetch-Site`, and our own routes take only JSON, which a foreign page cannot send without asking first. Programs send
+  neither header and are let through.
+* On a loopback address the `Host` must be a loopback name, or any web site could point its own name at 127.0.0.1 and read this
+  app.
+* In visitor mode each browser gets a random identity. It is put into the request as well, so that the very first one already
+  has it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import secrets
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from data.settings import Settings
+from studio.context import VISITOR_COOKIE, VISITOR_TOKEN
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'; font-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self' https://huggingface.co"
+)
+OWN_ROUTES = "/api/"
+VISITOR_COOKIE_SECONDS = 2 * 24 * 3600  # a visitor's project lives for a day
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Refused(Exception):
+    """The request is answered here; the message is the sentence to show."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class SecurityMiddleware:
+    """See the module. `trusted_hosts`: further names under which a loopback app may be reached (a local reverse proxy)."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, trusted_hosts: frozenset[str] = frozenset()) -> None:
+        self.app = app
+        self.settings = settings
+        self.trusted_hosts = trusted_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        cookie = ""
+        headers = Headers(scope=scope)
+        if self.settings.visitor and not _visitor_token(headers):
+            cookie, scope = _introduce(scope, headers)
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _set_headers(message, cookie)
+            await send(message)
+
+        try:
+            if self.settings.is_loopback:
+                _check_host(headers, self.trusted_hosts | {self.settings.host})
+            if scope["method"] not in _SAFE_METHODS:
+                _check_origin(headers)
+                if _path(scope).startswith(OWN_ROUTES):
+                    _check_json(headers)
+        except Refused as refused:
+            await _answer(refused, secured)
+            return
+        await self.app(scope, receive, secured)
+
+
+def _path(scope: MutableMapping[str, Any]) -> str:
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+
+
+# --- where a request comes from -------------------------------------------------------------------------------------
+
+
+def _host_of(authority: str) -> str:
+    """The host of `host:port`, lower case, without brackets; '' when it cannot be read."""
+    try:
+        return (urlsplit(f"//{authority.strip()}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _check_host(headers: Headers, known: frozenset[str]) -> None:
+    host = _host_of(headers.get("host", ""))
+    if not _is_loopback(host) and host not in known:
+        raise Refused(421, "This app answers only on this machine's own address; open it as http://127.0.0.1 with its port.")
+
+
+def _check_origin(headers: Headers) -> None:
+    """A browser's request must come from a page of the very address that it is sent to."""
+    refused = Refused(403, "This request comes from another web site, so it was not carried out.")
+    if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise refused
+    origin = headers.get("origin")
+    if origin is None:
+        return
+    if "://" not in origin:  # "null": a sandboxed frame or a file
+        raise refused
+    # A proxy may change the Host; a foreign page can set neither of the two.
+    ours = {headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower()} - {""}
+    if origin.split("://", 1)[1].lower() not in ours:
+        raise refused
+
+
+def _check_json(headers: Headers) -> None:
+    if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "Send this request as application/json.")
+
+
+# --- visitors -------------------------------------------------------------------------------------------------------
+
+
+def _visitor_token(headers: Headers) -> str:
+    token = cookie_parser(headers.get("cookie", "")).get(VISITOR_COOKIE, "")
+    return token if VISITOR_TOKEN.fullmatch(token) else ""
+
+
+def _introduce(scope: Scope, headers: Headers) -> tuple[str, Scope]:
+    """A new visitor: the Set-Cookie value, and the scope as if the browser had sent that cookie already.
+
+    The cookie must also work in the frame a Space is shown in, which only `None; Secure; Partitioned` does, over https.
+    """
+    token = secrets.token_hex(16)
+    https = scope.get("scheme") == "https" or headers.get("x-forwarded-proto", "").split(",")[0].strip() == "https"
+    site = "SameSite=None; Secure; Partitioned" if https else "SameSite=Lax"
+    cookie = f"{VISITOR_COOKIE}={token}; Path=/; Max-Age={VISITOR_COOKIE_SECONDS}; HttpOnly; {site}"
+    others = [
+        part.strip()
+        for part in headers.get("cookie", "").split(";")
+        if part.strip() and part.split("=")[0].strip() != VISITOR_COOKIE
+    ]
+    raw = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+    raw.append((b"cookie", "; ".join([*others, f"{VISITOR_COOKIE}={token}"]).encode("latin-1")))
+    return cookie, {**scope, "headers": raw}
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def _set_headers(message: Message, cookie: str) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["content-security-policy"] = CONTENT_SECURITY_POLICY
+    headers["x-content-type-options"] = "nosniff"
+    headers["referrer-policy"] = "same-origin"
+    if cookie:
+        headers.append("set-cookie", cookie)
+        headers["cache-control"] = "no-store"  # a shared cache must not hand one visitor's cookie to the next
+
+
+async def _answer(refused: Refused, send: Send) -> None:
+    body = json.dumps({"error": str(refused)}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
