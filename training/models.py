@@ -13,7 +13,6 @@ one leaves a resident base as it was.
 from __future__ import annotations
 
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,8 +26,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from data.engine import ModelSpec
 from data.errors import EngineError
 from training.chat import Tokenizer
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns, or hangs, in a process that forks later
 
 # Below this a base is held in fp32 for sampling on a CPU: as fast as bf16 there, and batch neighbours move a logit by 1e-6 instead
 # of 1e-2, so the same request gives the same text whatever it is batched with.
