@@ -30,7 +30,7 @@ from data.errors import BadInput, LimitReached, NotFound, StudioError
 from data.records import Project
 from labeling import preferences
 from labeling.assignment import Progress, Served, with_texts
-from labeling.preferences import Vote
+from labeling.preferences import Outcome, Vote
 from studio.context import Studio, Viewer
 from studio.label_page import assets
 from studio.next_step import ENOUGH_LABELS
@@ -129,13 +129,21 @@ class LabelApi:
         project = self._studio.project(viewer)
         read = [_vote(one) for one in raw]
         votes = [one for one in read if isinstance(one, Vote)]
-        outcomes = iter(preferences.record(self._studio.db, viewer.annotator_id, votes))
+        outcomes = iter(self._store(viewer, project, votes))
         results = [one if isinstance(one, _Unreadable) else next(outcomes) for one in read]
         return {
             **_who(viewer, project),
             "results": [{"id": r.event_id, "accepted": r.accepted, "reason": r.reason} for r in results],
             "progress": _progress(self._studio.assignment.progress(viewer.annotator_id, project.project_id)),
         }
+
+    def _store(self, viewer: Viewer, project: Project, votes: Sequence[Vote]) -> list[Outcome]:
+        """A visitor's limit is a reason to refuse each label, not a fault to try again after."""
+        try:
+            self._studio.visitors.check_labels(project, len(votes))
+        except LimitReached as error:
+            return [Outcome(vote.event_id, False, str(error)) for vote in votes]
+        return preferences.record(self._studio.db, viewer.annotator_id, votes)
 
     def _release(self, request: Request, ids: Sequence[str]) -> dict[str, Any]:
         viewer = self._studio.viewer(request)

@@ -22,6 +22,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 MAX_MARKDOWN = 32_000  # characters; Markdown's worst cases are quadratic: 0.7 s here, 2.6 s at twice as many
 MAX_NESTING = 100
+MAX_MARKS = {"[": 3_000, "\\begin{": 300}  # those whose search for an end is the slowest
 MAX_SHOWN = 200_000  # characters; above it a browser's layout takes seconds
 _MAX_URL = 120
 
@@ -43,6 +44,8 @@ def render(text: str) -> Rendered:
         note = f"Only the first {MAX_SHOWN:,} of {len(text):,} characters are shown."
     if len(raw) > MAX_MARKDOWN:
         return _plain(raw, note or "This text is very long, so it is shown as written.")
+    if any(raw.count(mark) > many for mark, many in MAX_MARKS.items()):
+        return _plain(raw, "This text is full of unusual markup, so it is shown as written.")
     env: dict[Any, Any] = {}
     tokens = _MARKDOWN.parse(raw, env)
     if any(token.level >= MAX_NESTING - 2 for token in tokens):  # the parser drops what is nested deeper
