@@ -89,7 +89,7 @@ def main(run: RunDir) -> Mapping[str, Any]:
         cut_off_a=cut_off["a"],
         cut_off_b=cut_off["b"],
         seconds={**seconds, "of_it_loading": round(engines.loading, 2)},
-        warnings=tuple(warnings(args, prompts)),
+        warnings=(*warnings(args, prompts), *engines.notes),
     )
     result = replace(result, verdict=headline(result))
     print(*summary(result), sep="\n")

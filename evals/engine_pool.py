@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from data.endpoint import EndpointEngine
 from data.engine import Engine, ModelSpec
 from data.rundir import RunDir, Stopped
 from training.engines import open_engine
@@ -21,6 +22,7 @@ class Engines:
         self.open_base: ModelSpec | None = None
         self.engine: Engine | None = None
         self.loading = 0.0
+        self.notes: list[str] = []  # what the endpoints asked want a reader to know
 
     def get(self, base: ModelSpec) -> Engine:
         if self.engine is None or base != self.open_base:
@@ -35,6 +37,8 @@ class Engines:
             self.engine.cancel()
 
     def close(self) -> None:
+        if isinstance(self.engine, EndpointEngine):
+            self.notes += [note for note in self.engine.notes() if note not in self.notes]
         if self.engine is not None:
             self.engine.close()
         self.engine = self.open_base = None

@@ -115,19 +115,18 @@ class Judge:
         while left:
             group, left = dict(left[:GIVE_UP_AFTER]), left[GIVE_UP_AFTER:]
             for attempt in range(1, retries + 1):
-                group |= self._ask_in_words({ask: reading for ask, reading in group.items() if reading.p is None}, attempt)
+                group |= self._ask_in_words([ask for ask, reading in group.items() if reading.p is None], attempt)
             if all(reading.p is None for reading in group.values()):
                 retries = 0
             yield from group.items()
 
-    def _ask_in_words(self, before: dict[_Ask, Reading], attempt: int) -> dict[_Ask, Reading]:
-        """One more try for each; only what was answered comes back. Greedy first, unless a text was what could not be read."""
-        asks = list(before)
+    def _ask_in_words(self, asks: Sequence[_Ask], attempt: int) -> dict[_Ask, Reading]:
+        """One more try for each; only what was answered comes back. First greedily, with room to reason, then with some luck."""
         requests = [
             GenRequest(
                 self.template.render(*ask),
                 max_new_tokens=self.reply_tokens,
-                temperature=0.0 if before[ask].method == "logprobs" else RETRY_TEMPERATURE,
+                temperature=0.0 if attempt == 1 else RETRY_TEMPERATURE,
                 seed=seed_of(self.template.name, ask.question, *sorted((ask.first, ask.second)), attempt),
                 sample_index=attempt,
                 adapter=self.adapter,
