@@ -1,0 +1,405 @@
+"""Runs: started as detached children, followed through their folders, stopped in two steps, found again after a restart.
+
+The row in the database is what pages read; the folder (`data/rundir.py`) is what the child writes. One thread reads the folders'
+events by byte offset into the rows, starts what is queued (one run per device at a time) and notices when a process has gone. It
+holds nothing that a restart could lose: what is alive is asked of the system, what was said is read again from the folder, and
+taking outputs in twice adds nothing (`studio/ingest.py`). Only typed endpoint keys live in memory alone; a run that waited for
+one says so after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data import models, projects, runs
+from data.database import Change, Database
+from data.errors import LimitReached, NotFound, RunError, StudioError, WorkspaceError
+from data.records import Run, RunKind, RunStatus, now
+from data.rundir import FINAL_STATUS, RunDir, sha256_of
+from data.settings import Settings
+from studio import ingest, processes
+from studio.processes import Process
+
+POLL_S = 0.4
+GRACE_S = 5.0  # between asking a process group to end and ending it
+LINGER_S = 30.0  # how long a process may live on after it has reported its end
+KEY_GONE = (
+    "The studio was restarted while this run waited, and a typed endpoint key is kept in memory only; "
+    "type the key again and start the run again."
+)
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "duckdb", "gradio")
+log = logging.getLogger(__name__)
+
+
+class Ending(NamedTuple):
+    """How a run ended, from its events and what is known of its process."""
+
+    status: RunStatus
+    error: str = ""
+    result: dict[str, Any] = {}
+    at: datetime | None = None
+
+
+class Jobs:
+    """Safe from any thread. Call `reconcile()` once after the start; `close()` leaves the children running."""
+
+    def __init__(self, settings: Settings, db: Database, poll_s: float = POLL_S, grace_s: float = GRACE_S) -> None:
+        self._settings, self._db = settings, db
+        self._poll_s, self._grace_s = poll_s, grace_s
+        self._lock = threading.RLock()  # starting and stopping exclude each other
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._keys: dict[str, dict[str, str]] = {}  # a run's typed keys until it is started
+        self._taken: dict[str, int] = {}  # offset into completions.jsonl of generating runs
+        self._kill_at: dict[str, float] = {}
+        self._ending: dict[str, threading.Thread] = {}
+        self._before_launch: list[Callable[[Run], None]] = []
+        self._thread = threading.Thread(target=self._loop, name="studio-jobs", daemon=True)
+        db.on_commit(self._committed)
+
+    # --- what pages call --------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        kind: RunKind,
+        module: str,
+        name: str,
+        project_id: str,
+        config: Mapping[str, Any],
+        files: Mapping[str, Path] = {},
+        owner: str = "",
+        snapshot_id: str = "",
+        device: str = "cpu",
+        env: Mapping[str, str] = {},
+    ) -> Run:
+        """Queue a run; it starts within a moment when its device is free.
+
+        `config` holds `args` and, for frozen data, `data` {file, sha256, rows}; `files` are copied into the run's folder under
+        their names. LimitReached when a visitor has a run going, RunError when a file is not what was frozen.
+        """
+        projects.get(self._db, project_id)
+        run_id = uuid.uuid4().hex
+        folder = self._settings.runs_dir / run_id
+        name = " ".join(name.split())[: models.MAX_NAME] or kind
+        whole = {"run_id": run_id, "project_id": project_id, "kind": kind, "module": module, "name": name, **config}
+        whole |= {"env": sorted(env), "versions": versions(), "git": git()}
+        with self._lock:
+            if owner and any(run.owner == owner for run in runs.active(self._db)):
+                raise LimitReached("A visitor has one run at a time; wait for yours to end, or stop it on the Runs page.")
+            try:
+                _fill(folder, whole, files)
+                run = Run(
+                    run_id=run_id,
+                    project_id=project_id,
+                    owner=owner,
+                    kind=kind,
+                    name=name,
+                    module=module,
+                    status="queued",
+                    device=device,
+                    config=whole,
+                    snapshot_id=snapshot_id,
+                    pid=0,
+                    pid_created=0.0,
+                    event_offset=0,
+                    progress={},
+                    result={},
+                    error="",
+                    queued_at=now(),
+                )
+                self._keys[run_id] = dict(env)
+                runs.add(self._db, run)
+            except BaseException as error:
+                self._keys.pop(run_id, None)
+                shutil.rmtree(folder, ignore_errors=True)
+                if isinstance(error, OSError):
+                    raise WorkspaceError(
+                        f"The run's folder cannot be written ({error.strerror}); free some space and try again."
+                    ) from error
+                raise
+        self._go()
+        return run
+
+    def stop(self, run_id: str) -> None:
+        """First: the run saves what it has and ends within a step. Again: it is ended now. A queued run is stopped at once."""
+        with self._lock:
+            run = runs.get(self._db, run_id)
+            folder = RunDir(self._settings.runs_dir / run_id)
+            if run.status == "queued" and processes.find(folder.path) is None:
+                self._keys.pop(run_id, None)
+                runs.update(self._db, run_id, status="stopped", ended_at=now())
+            elif run.status in ("queued", "running"):
+                if not folder.stop_requested:
+                    folder.request_stop()
+                elif processes.end(_process(run), folder.path, signal.SIGTERM):
+                    self._kill_at.setdefault(run_id, time.monotonic() + self._grace_s)
+        self._go()
+
+    def before_launch(self, callback: Callable[[Run], None]) -> None:
+        """Call `callback(run)` before each run's process starts, to free the device it needs."""
+        self._before_launch.append(callback)
+
+    def reconcile(self) -> None:
+        """Once, at the start: runs whose process lives are followed on, the others get their true end; then go on as usual."""
+        ingest.mend_adapter_paths(self._db, self._settings)
+        self._go()
+
+    def close(self) -> None:
+        """Stop following; the children go on and are found again at the next start."""
+        self._closing.set()
+        self._wake.set()
+        for thread in [self._thread, *self._ending.values()]:
+            if thread.is_alive():
+                thread.join()
+
+    # --- the one thread ---------------------------------------------------------------------------------------------------
+
+    def _go(self) -> None:
+        with self._lock:
+            if self._thread.ident is None and not self._closing.is_set():
+                self._thread.start()
+        self._wake.set()
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        if any(change.op == "schema" for change in changes):  # a backup was restored: its runs are to be looked at
+            self._wake.set()
+
+    def _loop(self) -> None:
+        while not self._closing.is_set():
+            self._wake.clear()
+            active = True
+            try:
+                active = self._look()
+            except Exception:
+                log.exception("following the runs failed; trying again")
+            self._wake.wait(self._poll_s if active else None)
+
+    def _look(self) -> bool:
+        """One round; whether any run is still active."""
+        active = runs.active(self._db)
+        busy = {run.device for run in active if run.status == "running" and run.run_id not in self._ending}
+        for run in active:
+            try:
+                if run.status == "running" and run.run_id not in self._ending:
+                    self._follow(run)
+                elif run.status == "queued" and run.device not in busy:
+                    busy.add(run.device)
+                    self._launch(run.run_id)
+            except NotFound:
+                log.info("run %s was removed", run.run_id)
+            except Exception:
+                log.exception("following run %s failed; trying again", run.run_id)
+        return bool(active)
+
+    def _launch(self, run_id: str) -> None:
+        with self._lock:
+            run = runs.get(self._db, run_id)
+            if run.status != "queued":
+                return
+            folder = self._settings.runs_dir / run_id
+            if (folder / "stdout.log").exists():  # started before, but that was never written down
+                self._adopt(run, folder)
+                return
+            if set(run.config.get("env", [])) - self._keys.get(run_id, {}).keys():
+                self._refuse(run, KEY_GONE)
+                return
+            if not (folder / "config.json").exists():
+                self._refuse(run, "The run's folder is gone; start the run again.")
+                return
+            for callback in self._before_launch:
+                callback(run)
+            env = processes.environment(self._keys.get(run_id, {}), processes.key_variables(run.config.get("args")))
+            try:
+                child = processes.spawn(run.module, folder, env)
+            except OSError as error:
+                self._refuse(
+                    run, f"The run's process could not be started ({error.strerror}); free some memory and start it again."
+                )
+                return
+            self._children[run_id] = child
+            runs.update(
+                self._db, run_id, status="running", pid=child.pid, pid_created=processes.created(child.pid), started_at=now()
+            )
+            self._keys.pop(run_id, None)
+
+    def _adopt(self, run: Run, folder: Path) -> None:
+        found = processes.find(folder) or Process(0, 0.0)
+        runs.update(self._db, run.run_id, status="running", pid=found.pid, pid_created=found.created, started_at=now())
+
+    def _refuse(self, run: Run, why: str) -> None:
+        self._keys.pop(run.run_id, None)
+        runs.update(self._db, run.run_id, status="failed", error=why, ended_at=now())
+
+    def _follow(self, run: Run) -> None:
+        """Take in what the run has said and written since the last look; see it off when its process has gone."""
+        folder = RunDir(self._settings.runs_dir / run.run_id)
+        alive = self._is_alive(run)
+        ended = self._take_events(run, folder)
+        if run.kind == "generate":
+            offset = self._taken.get(run.run_id, 0)
+            self._taken[run.run_id] = ingest.candidates(self._db, run, folder.path, offset).offset
+        if not alive:
+            thread = threading.Thread(target=self._see_off, args=(run.run_id,), name=f"ending {run.run_id[:8]}", daemon=True)
+            self._ending[run.run_id] = thread
+            thread.start()
+            return
+        if ended:
+            self._kill_at.setdefault(run.run_id, time.monotonic() + LINGER_S)
+        if time.monotonic() > self._kill_at.get(run.run_id, float("inf")):
+            processes.end(_process(run), folder.path, signal.SIGKILL)
+
+    def _is_alive(self, run: Run) -> bool:
+        child = self._children.get(run.run_id)
+        if child is not None and child.poll() is not None:
+            return False
+        return processes.is_alive(_process(run), self._settings.runs_dir / run.run_id)
+
+    def _take_events(self, run: Run, folder: RunDir) -> bool:
+        """Whether the run has reported its end."""
+        tail = folder.tail(run.event_offset)
+        if tail.offset == run.event_offset:
+            return run.run_id in self._kill_at
+        fields: dict[str, Any] = {"event_offset": tail.offset}
+        for event in tail.events:
+            if event.get("type") == "progress":
+                fields["progress"] = _body(event)
+            elif event.get("type") == "error":
+                fields["error"] = str(event.get("message", ""))
+        runs.update(self._db, run.run_id, **fields)
+        return any(event.get("type") == "status" and event.get("status") in FINAL_STATUS for event in tail.events)
+
+    # --- the end of a run -------------------------------------------------------------------------------------------------
+
+    def _see_off(self, run_id: str) -> None:
+        """Take in the outputs, then give the run its last status: a page that sees "finished" finds everything there."""
+        while not self._closing.is_set():
+            try:
+                self._finish(runs.get(self._db, run_id))
+                break
+            except NotFound:
+                break
+            except WorkspaceError as error:  # a full disk: the outputs are safe in the folder until there is room
+                log.warning("the outputs of run %s wait: %s", run_id, error)
+                self._closing.wait(5.0)
+            except Exception:
+                log.exception("the end of run %s could not be recorded; trying again", run_id)
+                self._closing.wait(5.0)
+        for held in (self._children, self._kill_at, self._taken, self._ending):
+            held.pop(run_id, None)
+        self._wake.set()
+
+    def _finish(self, run: Run) -> None:
+        folder = RunDir(self._settings.runs_dir / run.run_id)
+        self._take_events(run, folder)
+        end = self._ending_of(run, folder)
+        run = runs.get(self._db, run.run_id)
+        if end.result:
+            runs.update(self._db, run.run_id, result=end.result)
+            run = runs.get(self._db, run.run_id)
+        error, more = end.error, {}
+        try:
+            more = ingest.outputs(self._db, self._settings, run, end.status)
+        except WorkspaceError:
+            raise
+        except (StudioError, ValueError, TypeError, KeyError, OSError) as problem:
+            log.exception("taking in the outputs of run %s failed", run.run_id)
+            error = error or f"The run ended, but what it left could not be taken in: {problem}"
+        result = {**run.result, **more}
+        runs.update(self._db, run.run_id, status=end.status, error=error, result=result, ended_at=end.at or now())
+
+    def _ending_of(self, run: Run, folder: RunDir) -> Ending:
+        """From all its events: a server that died may have taken some in and not acted on them."""
+        status, error, result, at = "", "", {}, None
+        for event in folder.tail(0).events:
+            if event.get("type") == "status" and event.get("status") in FINAL_STATUS:
+                status, at = str(event["status"]), _time(event)
+            elif event.get("type") == "error":
+                error = str(event.get("message", ""))
+            elif event.get("type") == "result":
+                result = _body(event)
+        if status:
+            return Ending(status, error, result, at)  # type: ignore[arg-type]
+        if folder.stop_requested:
+            return Ending("stopped", error or "The run was ended before it could save what it had.", result)
+        return Ending("lost", error or self._silence(run, folder), result)
+
+    def _silence(self, run: Run, folder: RunDir) -> str:
+        child = self._children.get(run.run_id)
+        code = child.poll() if child is not None else None
+        if code == -signal.SIGKILL:
+            why = (
+                "was killed by the system, most likely because memory ran out: choose a smaller model or batch, then start it again"
+            )
+        elif code is not None and code < 0:
+            why = f"crashed ({signal.Signals(-code).name}); start it again, with a smaller model or batch if memory is short"
+        else:
+            why = "ended without a word (killed for memory, or the machine was restarted); start it again"
+        last = [line for line in folder.log_tail(4000).splitlines() if line.strip()][-3:]
+        return f"The run's process {why}." + (f" Its last words: {' / '.join(last)}"[:600] if last else "")
+
+
+def versions() -> dict[str, str]:
+    """The installed packages that decide what a run does."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {"python": sys.version.split()[0], **{name: version for name, version in found.items() if version}}
+
+
+def git() -> dict[str, Any]:
+    """Commit of the code and whether tracked files differ from it; empty where it is no checkout (or git is missing)."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "", "dirty": None}
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", *args], cwd=processes.ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _fill(folder: Path, config: dict[str, Any], files: Mapping[str, Path]) -> None:
+    """Make the run's folder. The frozen data's hash is checked on the copy that the child will read."""
+    run = RunDir.create(folder, config)
+    for name, source in files.items():
+        if Path(name).name != name:
+            raise RunError(f"{name!r} is no plain file name.")
+        shutil.copyfile(source, folder / name)
+    data = config.get("data") or {}
+    if data.get("file"):
+        run.check_data(str(data["file"]), str(data.get("sha256") or sha256_of(folder / str(data["file"]))))
+
+
+def _process(run: Run) -> Process:
+    return Process(run.pid, run.pid_created)
+
+
+def _body(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("at", "type")}
+
+
+def _time(event: Mapping[str, Any]) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(str(event.get("at")))
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
