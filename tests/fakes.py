@@ -5,7 +5,7 @@
     FakeEngine(lambda request: request.messages[-1].content.upper())
     FakeEngine(labels=lambda request: {"A": -0.1, "B": -2.4})
 
-A text that is an exception becomes an error result (and is raised by `stream`). What was asked is kept in `asked` and `asked_labels`.
+A text that is an EngineError becomes an error result (`stream` raises it). What was asked is kept in `asked`, `asked_labels`.
 """
 
 from __future__ import annotations

@@ -244,10 +244,9 @@ class LocalEngine:
             self.model.delete_adapter(idle[0])
             del self._adapters[idle[0]]
 
-    def memory_mb(self) -> float:
-        """Of this process, its device memory included."""
-        held = psutil.Process().memory_info().rss + (torch.cuda.memory_reserved() if torch.cuda.is_available() else 0)
-        return round(held / 2**20, 1)
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
 
     def _budget(self) -> Budget:
         config = self.model.config.get_text_config(decoder=True)
