@@ -12,7 +12,8 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,7 @@ from data.engine import ModelSpec
 from data.errors import NotFound, WorkspaceError
 from data.records import Model, ModelKind, PersonKind, Project, Run, RunKind
 from data.settings import Settings
+from studio.offers import Offers
 from studio.visitors import RunSize, Visitors
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class Studio:
     inference: Inference
     assignment: Assignment
     keys: EndpointKeys
+    offers: Offers = field(default_factory=Offers)
     visitors: Visitors = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,3 +211,31 @@ class Studio:
 
 def _kind(viewer: Viewer) -> PersonKind:
     return "visitor" if viewer.is_visitor else "local"
+
+
+@contextmanager
+def open_studio(settings: Settings) -> Iterator[Studio]:
+    """Open the workspace and start what the app needs beside its pages; closes all of it again, but for the runs that are going."""
+    from labeling.assignment import Assignment
+    from studio import demo_project
+    from studio.inference import Inference
+    from studio.jobs import Jobs
+
+    with ExitStack() as stack:
+        db = Database(settings)
+        stack.callback(db.close)
+        jobs = Jobs(settings, db)
+        stack.callback(jobs.close)
+        inference = Inference(settings)
+        stack.callback(inference.close)
+        jobs.before_launch(lambda run: inference.unload())  # the run needs the memory more
+        studio = Studio(settings, db, jobs, inference, Assignment(db), EndpointKeys())
+        demo_project.ensure_models(db)
+        if settings.visitor:
+            studio.visitors.start()
+            stack.callback(studio.visitors.close)
+        else:
+            demo_project.ensure_project(db)
+            people.ensure(db, LOCAL_ANNOTATOR, "You", "local")
+        jobs.reconcile()
+        yield studio

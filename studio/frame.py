@@ -16,7 +16,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import gradio as gr
 
 from data.errors import StudioError
-from studio.render import esc
+from data.records import Project
+from studio.context import Studio, Viewer
+from studio.render import Html, esc
+from studio.visitors import LINE as VISITOR_LINE
 
 log = logging.getLogger("studio")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,17 +63,28 @@ def block(value: str = "", elem_id: str | None = None, **more: Any) -> gr.HTML:
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False, **more)
 
 
-def header(path: str) -> gr.HTML:
-    """Brand and navigation; the page at `path` is marked. Plain links, so that each page loads only what is its own."""
-    gr.Navbar(visible=False)
-    links = "".join(
-        f'<a href="./{link.path}"{" aria-current=page" if link.path == path else ""}>{link.title}</a>' for link in LINKS
-    )
-    return block(
-        f'<header class="st-top"><a class="st-brand" href="./">{_MARK}Alignment Studio</a>'
-        f'<nav class="st-nav" aria-label="Pages">{links}</nav></header>',
-        elem_id=f"top-{path or 'home'}",
-    )
+class Top:
+    """Brand, navigation and the open project's name. Plain links, so that each page loads only what is its own."""
+
+    def __init__(self, studio: Studio, path: str) -> None:
+        self._path = path
+        gr.Navbar(visible=False)
+        self.html = block(self._draw("", visitor=studio.settings.visitor), elem_id=f"top-{path or 'home'}")
+
+    def show(self, viewer: Viewer, project: Project | None) -> Html:
+        """The header for the page's load handler to return."""
+        return self._draw(project.name if project else "", viewer.is_visitor)
+
+    def _draw(self, project: str, visitor: bool) -> Html:
+        links = "".join(
+            f'<a href="./{link.path}"{" aria-current=page" if link.path == self._path else ""}>{link.title}</a>' for link in LINKS
+        )
+        line = f'<p class="st-visitor">{esc(VISITOR_LINE)}</p>' if visitor else ""
+        return Html(
+            f'<header class="st-top"><a class="st-brand" href="./">{_MARK}Alignment Studio</a>'
+            f'<nav class="st-nav" aria-label="Pages">{links}</nav>'
+            f'<span class="st-where" title="The open project">{esc(project)}</span></header>{line}'
+        )
 
 
 def heading(title: str, says: str) -> gr.HTML:
@@ -111,3 +125,13 @@ def guarded(handler: F) -> F:
             raise say(error) from None
 
     return call  # type: ignore[return-value]
+
+
+def goes_to(event: Any, where: gr.Textbox) -> None:
+    """After `event` has put an address into the hidden box `where`, open it."""
+    event.success(None, where, None, js="(to) => { if (to) window.location.assign(to) }", **PRIVATE)
+
+
+def query(request: gr.Request, name: str) -> str:
+    """A parameter of the page's address, '' when it is not there."""
+    return str(dict(request.query_params).get(name, ""))

@@ -7,7 +7,7 @@ Every value passes through `esc`, so that a name or a text can hold anything; wh
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -117,10 +117,17 @@ class Column(NamedTuple):
     kind: Literal["", "num", "tight", "clip"] = ""
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], picked: int = -1, label: str = "") -> Html:
-    """A plain table; row number `picked` is marked."""
+def table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[object]],
+    picked: int = -1,
+    label: str = "",
+    below: Mapping[int, Html] | None = None,
+) -> Html:
+    """A plain table; row number `picked` is marked, `below` holds what is opened under a row, by the row's number."""
     head = "".join(f'<th scope="col" class="{c.kind if c.kind == "num" else ""}">{esc(c.title)}</th>' for c in columns)
-    body = "".join(_row(columns, row, index == picked) for index, row in enumerate(rows))
+    opened = {index: f'<tr><td colspan="{len(columns)}">{inner}</td></tr>' for index, inner in (below or {}).items()}
+    body = "".join(_row(columns, row, index == picked) + opened.get(index, "") for index, row in enumerate(rows))
     name = f' aria-label="{esc(label)}"' if label else ""
     return Html(
         f'<div class="st-scroll"><table class="st-table"{name}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -146,7 +153,7 @@ class Step(NamedTuple):
     """One of the loop's five steps: `state` is done, now or later."""
 
     name: str
-    count: str
+    number: str
     what: str
     link: str
     state: Literal["done", "now", "later"]
@@ -160,7 +167,7 @@ def loop(steps: Sequence[Step]) -> Html:
         items.append(
             f'<li><a class="st-step {step.state}" href="./{esc(step.link)}"{current}><span class="name">'
             f'<span class="dot" aria-hidden="true">{"✓" if step.state == "done" else number}</span>{esc(step.name)}</span>'
-            f'<span class="count">{esc(step.count)}</span><span class="what">{esc(step.what)}</span></a></li>'
+            f'<span class="count">{esc(step.number)}</span><span class="what">{esc(step.what)}</span></a></li>'
         )
     return Html(f'<ol class="st-loop" aria-label="The loop">{"".join(items)}</ol>')
 
@@ -198,6 +205,10 @@ def progress_line(run: Run) -> str:
     if run.status == "running" and p.get("eta_s"):
         parts.append(f"about {duration(p['eta_s'])} left")
     return " · ".join(parts)
+
+
+def run_link(run: Run) -> str:
+    return f"runs?run={esc(run.run_id)}"
 
 
 def share_done(run: Run) -> float | None:

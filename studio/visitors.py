@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from data import projects
+from data import import_folder, projects
 from data.database import Database
 from data.errors import LimitReached, StudioError
 from data.records import Model, Project
@@ -74,8 +74,16 @@ class Visitors:
 
     # --- limits ---
 
-    def check_prompts(self, project: Project, adding: int) -> None:
-        if project.owner and projects.counts(self._db, project.project_id).prompts + adding > MAX_PROMPTS:
+    def check_room(self, project: Project, prompts: int, answers: int = 0) -> None:
+        """Whether so many more prompts and answers may be stored."""
+        if not project.owner:
+            return
+        counts = projects.counts(self._db, project.project_id)
+        if counts.completions + answers > MAX_COMPLETIONS:
+            raise LimitReached(
+                f"A visitor's project holds at most {MAX_COMPLETIONS:,} answers; run the studio on your own machine for more."
+            )
+        if counts.prompts + prompts > MAX_PROMPTS:
             raise LimitReached(
                 f"A visitor's project holds at most {MAX_PROMPTS} prompts; run the studio on your own machine for more."
             )
@@ -107,11 +115,8 @@ class Visitors:
             raise LimitReached(
                 f"A visitor's training takes at most {MAX_STEPS} steps, this one would take {size.steps}; choose fewer epochs."
             )
+        self.check_room(project, 0, size.prompts * size.samples)
         counts = projects.counts(self._db, project.project_id)
-        if counts.completions + size.prompts * size.samples > MAX_COMPLETIONS:
-            raise LimitReached(
-                f"A visitor's project holds at most {MAX_COMPLETIONS:,} answers; run the studio on your own machine for more."
-            )
         if size.steps and counts.adapters >= MAX_ADAPTERS:
             raise LimitReached(f"A visitor's project holds at most {MAX_ADAPTERS} adapters; remove one on the Models page.")
 
@@ -132,21 +137,22 @@ class Visitors:
         """Remove projects older than a day; how many went. One with a run that is still going has it stopped and goes next time."""
         before = (now or datetime.now(UTC)) - LIFETIME
         gone = 0
-        for row in self._db.rows("select project_id from projects where owner != '' and created_at < ?", [before]):
+        for row in self._db.rows("select project_id, owner from projects where owner != '' and created_at < ?", [before]):
             try:
-                self._remove(row["project_id"])
+                self._remove(row["project_id"], row["owner"])
                 gone += 1
             except StudioError as error:
                 log.info("a visitor's project stays for now: %s", error)
         return gone
 
-    def _remove(self, project_id: str) -> None:
+    def _remove(self, project_id: str, owner: str) -> None:
         sql = "select run_id from runs where project_id = ? and status in ('queued', 'running')"
         for row in self._db.rows(sql, [project_id]):
             self._jobs.stop(row["run_id"])
         files = [row["path"] for row in self._db.rows("select path from snapshots where project_id = ?", [project_id])]
         for run_id in projects.destroy(self._db, project_id):
             shutil.rmtree(self._settings.runs_dir / run_id, ignore_errors=True)
+        import_folder.forget(self._settings, owner)
         home = self._settings.home.resolve()
         for name in files:
             file = (home / name).resolve()

@@ -1,0 +1,69 @@
+"""Models as choices of a page: which may answer, which may judge, and which are "before" and "after" a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from data.checkers import demo_world
+from data.engine import ModelSpec
+from data.records import Model, Prompt
+from evals.judge_templates import is_demo_model
+from studio.context import Studio, Viewer
+
+KINDS = {"base": "", "adapter": " · trained here", "endpoint": " · endpoint", "judge": " · judge"}
+
+
+class BeforeAfter(NamedTuple):
+    """Model ids, '' where there is none."""
+
+    before: str
+    after: str
+
+
+def writers(studio: Studio, viewer: Viewer) -> list[Model]:
+    """Models that answer prompts: trained ones first, newest first, then bases and endpoints."""
+    found = [m for m in studio.models(viewer) if m.kind != "judge"]
+    return [m for m in reversed(found) if m.kind == "adapter"] + [m for m in found if m.kind != "adapter"]
+
+
+def judges(studio: Studio, viewer: Viewer) -> list[Model]:
+    """Judges first, then endpoints and bases: any of them can be asked which answer is better."""
+    found = studio.models(viewer)
+    order = ("judge", "endpoint", "base")
+    return [m for kind in order for m in found if m.kind == kind and not (kind == "base" and is_demo(m))]
+
+
+def options(models: Sequence[Model]) -> list[tuple[str, str]]:
+    """Name and id for a dropdown; a name that occurs twice is told apart by its date."""
+    names = [m.name for m in models]
+    return [
+        (f"{m.name}{KINDS[m.kind]}" + (f" · {m.created_at:%d %b %H:%M}" if names.count(m.name) > 1 else ""), m.model_id)
+        for m in models
+    ]
+
+
+def before_after(models: Sequence[Model], run_id: str) -> BeforeAfter:
+    """The adapter a training run made (the newest one when `run_id` made none) and what it was trained from."""
+    adapters = [m for m in models if m.kind == "adapter"]
+    after = next((m for m in adapters if run_id and m.run_id == run_id), None) or next(iter(adapters), None)
+    others = [m.model_id for m in models if after is None or m.model_id != after.model_id]
+    if after is None:
+        return BeforeAfter(others[0] if others else "", others[1] if len(others) > 1 else "")
+    before = after.parent_model_id if after.parent_model_id in others else next(iter(others), "")
+    return BeforeAfter(before, after.model_id)
+
+
+def is_demo(model: Model) -> bool:
+    """Whether the demo model, with an adapter or without, is behind it."""
+    return is_demo_model(ModelSpec.from_json(model.spec))
+
+
+def covered(prompt: Prompt) -> bool:
+    """Whether the demo world's rules know this prompt."""
+    return len(prompt.messages) == 1 and demo_world.covers(prompt.text)
+
+
+def strangers(prompts: Sequence[Prompt]) -> int:
+    """How many prompts the demo model was never taught to answer."""
+    return sum(not covered(p) for p in prompts)

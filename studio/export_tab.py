@@ -1,0 +1,117 @@
+"""Export and backup: the data as files that other tools load as they are, and the whole workspace as one file.
+
+A file that was made is offered under an address that only this person's browser can fetch (`studio/offers.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+
+from data import exporters, import_folder, people
+from data.errors import BadInput
+from data.exporters import DROPPED, Format, Layout
+from studio.context import LOCAL_ANNOTATOR, Studio, Viewer
+from studio.frame import PRIVATE, block, guarded
+from studio.render import Html, button, count, note
+
+LAYOUTS: list[tuple[str, Layout]] = [
+    ("Preferences: prompt, chosen, rejected (TRL: DPO)", "dpo"),
+    ("Good and bad answers: prompt, completion, label (TRL: KTO)", "kto"),
+    ("Good answers: prompt, completion (TRL: SFT)", "sft"),
+    ("Prompts", "prompts"),
+    ("Labels, as they were given", "labels"),
+]
+FORMATS: list[tuple[str, Format]] = [("JSON lines", "jsonl"), ("Parquet", "parquet"), ("CSV, for spreadsheets", "csv")]
+NAMES: dict[str, tuple[str, str]] = {
+    "dpo": ("preference", "preferences"),
+    "kto": ("answer", "answers"),
+    "sft": ("answer", "answers"),
+    "prompts": ("prompt", "prompts"),
+    "labels": ("label", "labels"),
+}
+
+
+class ExportTab:
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+
+    def build(self) -> None:
+        local = not self._studio.settings.visitor
+        with gr.Row(equal_height=False):
+            with gr.Column(elem_classes="st-panel", min_width=320):
+                block('<h2 class="st-h2">Take data out</h2>')
+                self.layout = gr.Radio(LAYOUTS, value="dpo", label="What", elem_id="export-layout")
+                self.format = gr.Radio(FORMATS, value="jsonl", label="As", elem_id="export-format")
+                self.messages = gr.Checkbox(True, label="As conversations", info="Lists of messages. Off: plain text.")
+                self.make = gr.Button("Make the file", variant="primary", elem_id="export-go")
+                self.made = block(elem_id="export-made")
+            with gr.Column(elem_classes="st-panel", min_width=320, visible=local):
+                block('<h2 class="st-h2">The whole workspace</h2>')
+                block('<p class="st-sub">All projects, labels and trained models in one file.</p>')
+                self.backup = gr.Button("Make a backup", elem_id="backup-go")
+                self.kept = block(elem_id="backup-made")
+                with gr.Accordion("Put a backup in place of this workspace", open=False, elem_id="restore"):
+                    self.archive = gr.File(
+                        label="A backup made here (.zip)", file_types=[".zip"], height=120, elem_id="restore-file"
+                    )
+                    self.there = gr.Dropdown([], label="Or one in the import folder", filterable=False)
+                    self.sure = gr.Checkbox(
+                        False, label="Replace what is here", info="What is here now is kept in a folder beside it."
+                    )
+                    self.restore = gr.Button("Restore", variant="stop", elem_id="restore-go")
+                    self.restored = block(elem_id="restore-says")
+        self.shown = [self.there]
+        self.make.click(guarded(self.export), [self.layout, self.format, self.messages], self.made, **PRIVATE)
+        self.backup.click(guarded(self.back_up), None, self.kept, **PRIVATE)
+        self.restore.click(
+            guarded(self.put_back), [self.archive, self.there, self.sure], [self.restored, self.archive, self.sure], **PRIVATE
+        )
+
+    # --- handlers ---
+
+    def load(self, viewer: Viewer) -> list[Any]:
+        folder = self._studio.settings.import_dir
+        found = [] if viewer.is_visitor else sorted(file.name for file in folder.glob("*.zip") if file.is_file())
+        return [gr.Dropdown(found, value=None)]
+
+    def export(self, layout: Layout, format: Format, messages: bool, request: gr.Request) -> Html:
+        viewer = self._studio.viewer(request)
+        project = self._studio.project(viewer)
+        if format not in get_args(Format):
+            raise BadInput("Choose JSON lines, Parquet or CSV.")
+        done = exporters.export(self._studio.db, self._studio.settings, project.project_id, layout, format, bool(messages))
+        link = self._studio.offers.add(done.path, done.path.name, viewer.owner)
+        left = ", ".join(f"{n:,} {DROPPED[reason]}" for reason, n in done.dropped.items())
+        said = note(f"{count(done.rows, *NAMES[layout])} written.{f' Left out: {left}.' if left else ''}", "good")
+        return Html(f'{said}<div class="st-actions">{button(f"Download {done.path.name}", link)}</div>')
+
+    def back_up(self, request: gr.Request) -> Html:
+        viewer = self._researcher(request)
+        name = f"alignment-studio-{datetime.now(UTC):%Y%m%d-%H%M%S}.zip"
+        path = self._studio.db.backup(self._studio.settings.export_dir / name)
+        link = self._studio.offers.add(path, name, viewer.owner)
+        said = note(f"The backup has {path.stat().st_size / 2**20:,.1f} MB; it also lies in {path.parent}.", "good")
+        return Html(f'{said}<div class="st-actions">{button(f"Download {name}", link)}</div>')
+
+    def put_back(self, upload: str | None, name: str | None, sure: bool, request: gr.Request) -> list[Any]:
+        self._researcher(request)
+        if not upload and not name:
+            raise BadInput("Choose a backup file first.")
+        if not sure:
+            raise BadInput("Tick “Replace what is here” first: all pages will show the backup's projects from then on.")
+        settings = self._studio.settings
+        archive = Path(upload) if upload else import_folder.resolve(settings, Path(str(name)))
+        kept = self._studio.db.restore(archive)
+        people.ensure(self._studio.db, LOCAL_ANNOTATOR, "You", "local")
+        said = note(f"The backup is in place. What was here before is kept in {kept}.", "good")
+        return [Html(f'{said}<div class="st-actions">{button("Go to Home", "")}</div>'), None, False]
+
+    def _researcher(self, request: gr.Request) -> Viewer:
+        viewer = self._studio.viewer(request)
+        if viewer.is_visitor:
+            raise BadInput("A visitor cannot back up or restore the workspace.")
+        return viewer

@@ -1,0 +1,76 @@
+"""What is known of a model's files without loading them: where they are, how many parameters, how far a download is.
+
+Nothing here imports torch or transformers; `huggingface_hub` does the fetching, in a thread of its own, file by file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from data.errors import BadInput
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def folder_of(base: str) -> Path | None:
+    """The folder of a local model, or of a hub model that has been downloaded; None when it is neither."""
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, ValueError):
+        return None
+
+
+def base_name(where: str) -> str:
+    """How a spec names it: the whole path of a folder, a hub model by its name."""
+    folder = Path(where).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else where
+
+
+def parameters_of(base: str) -> int:
+    """About how many parameters, from the size of the weight files (two bytes each); 0 when it is not here."""
+    folder = folder_of(base) if base else None
+    if folder is None:
+        return 0
+    for pattern in WEIGHTS:
+        size = sum(file.stat().st_size for file in folder.glob(pattern))
+        if size:
+            return size // 2
+    return 0
+
+
+def check_folder(path: str) -> Path:
+    """A folder that holds a model this app can open; BadInput says what is missing."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise BadInput(f"There is no folder {folder}; give the folder that holds the model's config.json.")
+    if (folder / "adapter_config.json").is_file():
+        raise BadInput(f"{folder.name} is an adapter, not a whole model; add the base it belongs to.")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise BadInput(f"{folder.name} holds no config.json; give the folder that does.")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{folder.name}/config.json is damaged; copy the model again.") from error
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        raise BadInput(f"{folder.name} holds no weights (*.safetensors); copy the whole model.")
+    if not _has_chat_template(folder):
+        raise BadInput(f"{folder.name} has no chat template, so it cannot be asked as a chat model; take its instruct version.")
+    return folder.resolve()
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    try:
+        raw = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(raw.get("chat_template"))

@@ -1,0 +1,60 @@
+"""What runs have reported, for their charts: each run folder's events are read once, by byte offset, and kept in memory.
+
+The folder stays the truth: after a restart the next look reads it again from the start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.rundir import RunDir
+
+KEPT_RUNS = 20
+KEPT_EVENTS = 20_000  # of a run; the oldest halves are thinned out above it
+
+
+@dataclass
+class _Seen:
+    offset: int = 0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+
+class Metrics:
+    """Reads `metrics` and `log` events of run folders; safe from any thread."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._runs_dir = runs_dir
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, run_id: str) -> list[dict[str, Any]]:
+        """The run's metrics events so far, oldest first. `run_id` must be one that the database knows."""
+        with self._lock:
+            return list(self._update(run_id).metrics)
+
+    def notes(self, run_id: str) -> list[str]:
+        """What the run said in words, oldest first."""
+        with self._lock:
+            return list(self._update(run_id).log)
+
+    def _update(self, run_id: str) -> _Seen:
+        seen = self._seen.setdefault(run_id, _Seen())
+        self._seen.move_to_end(run_id)
+        while len(self._seen) > KEPT_RUNS:
+            self._seen.popitem(last=False)
+        tail = RunDir(self._runs_dir / run_id).tail(seen.offset)
+        seen.offset = tail.offset
+        for event in tail.events:
+            if event.get("type") == "metrics":
+                seen.metrics.append(event)
+            elif event.get("type") == "log" and isinstance(event.get("text"), str):
+                seen.log.append(event["text"])
+        if len(seen.metrics) > KEPT_EVENTS:
+            seen.metrics = seen.metrics[::2]
+        del seen.log[:-200]
+        return seen

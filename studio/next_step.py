@@ -1,0 +1,179 @@
+"""What to do next in a project: the loop's five steps with their counts, and the one thing to do now.
+
+It follows from the rows alone, so it is the same after a restart, in another tab, and for another person.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from data import projects, runs
+from data.database import Database
+from data.projects import Counts
+from data.records import Project, Run
+from studio.render import Step, count, progress_line, run_link, shorten
+
+ENOUGH_LABELS = 20  # with which a first training is worth its minutes
+Place = Literal["prompts", "candidates", "labels", "train", "compare"]
+
+
+class Next(NamedTuple):
+    """What to do now: the step it belongs to, a headline, a sentence, the button, and quieter ways (text, link)."""
+
+    place: Place
+    title: str
+    text: str
+    action: str
+    link: str
+    others: tuple[tuple[str, str], ...] = ()
+
+
+class Overview(NamedTuple):
+    """What Home knows of a project; `adapter` is the newest one's run, `compared` whether a comparison came after it."""
+
+    counts: Counts
+    recent: list[Run]
+    active: Run | None
+    adapter: Run | None
+    compared: bool
+
+
+def overview(db: Database, project: Project) -> Overview:
+    recent = runs.of_project(db, project.project_id, limit=200)
+    adapter = next((r for r in recent if r.kind in ("sft", "dpo", "kto") and r.status in ("finished", "stopped")), None)
+    compared = any(r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at for r in recent)
+    active = next((r for r in recent if r.status in ("running", "queued")), None)
+    return Overview(projects.counts(db, project.project_id), recent, active, adapter, compared)
+
+
+def next_of(seen: Overview, task: str) -> Next:
+    """The one thing to do next."""
+    c = seen.counts
+    if c.prompts == 0:
+        return Next(
+            "prompts",
+            "Bring some prompts",
+            "Questions or instructions, from a file or by name from the hub.",
+            "Import prompts",
+            "data?tab=import",
+        )
+    if seen.active is not None:
+        place: Place = {"generate": "candidates", "compare": "compare", "hub_import": "prompts"}.get(seen.active.kind, "train")  # type: ignore[assignment]
+        text = progress_line(seen.active) or "It goes on when you close this page."
+        label = (("Label meanwhile", "label"),) if c.pairs and seen.active.kind != "compare" else ()
+        return Next(
+            place, f"{shorten(seen.active.name, 60)} is {seen.active.status}", text, "Watch it", run_link(seen.active), label
+        )
+    if (c.pairs if task == "pairwise" else c.completions) == 0:
+        return Next(
+            "candidates",
+            "Let a model answer",
+            "Four different answers to each prompt give people something to compare.",
+            "Generate answers",
+            "data?tab=generate",
+        )
+    if seen.adapter is None:
+        return _until_first_adapter(c, task)
+    if not seen.compared:
+        return Next(
+            "compare",
+            "See whether it got better",
+            "A judge compares the model before and after training, on prompts it has not been trained on.",
+            "Compare before and after",
+            f"compare?run={seen.adapter.run_id}",
+            (("Try it yourself", f"compare?run={seen.adapter.run_id}&tab=chat"),),
+        )
+    return Next(
+        "candidates",
+        "Go round again",
+        "Let the trained model answer, label what it gets wrong, and train on that.",
+        "Generate with the new model",
+        f"data?tab=generate&run={seen.adapter.run_id}",
+        (("Label more", "label"), ("Train again", "train")),
+    )
+
+
+def _until_first_adapter(c: Counts, task: str) -> Next:
+    asks = (
+        "You see two answers to one prompt and say which is better."
+        if task == "pairwise"
+        else "You see one answer and say good or bad."
+    )
+    if c.decided == 0:
+        first = "Label the first pair" if task == "pairwise" else "Label the first answer"
+        return Next(
+            "labels",
+            "Say which answers are good",
+            f"{asks} {ENOUGH_LABELS} labels are enough for a first training.",
+            first,
+            "label",
+        )
+    if c.decided < ENOUGH_LABELS:
+        more = ENOUGH_LABELS - c.decided
+        return Next(
+            "labels",
+            f"{count(more, 'label')} to go",
+            f"{asks} With {ENOUGH_LABELS} a first training is worth it.",
+            "Go on labelling",
+            "label",
+            (("Train now", "train"),),
+        )
+    return Next(
+        "train",
+        f"Train on your {count(c.decided, 'label')}",
+        "The model learns to prefer what you preferred. On the demo model that takes about a minute.",
+        "Choose how to train",
+        "train",
+        (("Label more", "label"),),
+    )
+
+
+def steps_of(seen: Overview, place: Place) -> list[Step]:
+    """The five steps; those before the one to do next are done."""
+    c = seen.counts
+    comparisons = count(c.comparisons, "comparison") if c.comparisons else "nothing compared yet"
+    rows: list[tuple[Place, str, str, str, str, bool]] = [
+        (
+            "prompts",
+            "Prompts",
+            f"{c.prompts:,}",
+            f"{c.held_out:,} kept for testing" if c.prompts else "none yet",
+            "data",
+            c.prompts > 0,
+        ),
+        (
+            "candidates",
+            "Answers",
+            f"{c.completions:,}",
+            f"{c.pairs:,} pairs to compare" if c.pairs else "none to compare yet",
+            "data?tab=generate",
+            c.completions > 0,
+        ),
+        (
+            "labels",
+            "Labels",
+            f"{c.decided:,}",
+            "none yet" if not c.labels else f"{c.labels - c.decided:,} skipped",
+            "label",
+            c.decided >= ENOUGH_LABELS,
+        ),
+        (
+            "train",
+            "Train",
+            f"{c.adapters:,}",
+            "no trained model yet" if not c.adapters else f"trained {'model' if c.adapters == 1 else 'models'}",
+            "train",
+            c.adapters > 0,
+        ),
+        (
+            "compare",
+            "Compare",
+            f"{c.comparisons:,}",
+            comparisons if not c.comparisons else "with a judge",
+            "compare",
+            c.comparisons > 0,
+        ),
+    ]
+    return [
+        Step(name, n, what, link, "now" if key == place else "done" if done else "later") for key, name, n, what, link, done in rows
+    ]

@@ -1,0 +1,137 @@
+"""What came of a run, in words and a few numbers, with the next thing to do. Pure: a run's row in, HTML out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from data.records import Run
+from evals.compare_result import CompareResult, summary
+from evals.winrate import Estimate
+from studio.render import Html, button, count, duration, esc, facts, note, notes, percent, win_bar
+
+TRAINING = ("sft", "dpo", "kto")
+
+
+def report(run: Run, said: Sequence[str] = (), link: bool = True) -> Html:
+    """The outcome of a run that has ended, '' while it is going; `said` are the run's own notes, `link` leads to a comparison's examples."""
+    parts: list[str] = []
+    if run.error:
+        parts.append(note(run.error, "bad"))
+    elif run.status == "lost":
+        parts.append(
+            note(
+                "The run's process ended without a word (the machine may have been restarted or run out of memory); start it again.",
+                "bad",
+            )
+        )
+    parts.append(notes(said, ""))
+    if run.result:
+        parts.append(_result(run))
+    if run.kind == "compare" and run.result and link:
+        parts.append(button("Look at the answers", f"compare?result={run.run_id}"))
+    return Html("".join(f'<div class="st-part">{part}</div>' for part in parts if part))
+
+
+def _result(run: Run) -> Html:
+    if run.kind in TRAINING:
+        return training(run)
+    if run.kind == "compare":
+        return comparison(CompareResult.from_json(run.result)) if run.result.get("n_prompts") else Html("")
+    if run.kind == "generate":
+        return generation(run)
+    return hub_import(run)
+
+
+def training(run: Run) -> Html:
+    """Loss and preference accuracy at the end, rows, time; then what to do with the adapter."""
+    result, metrics = run.result, run.result.get("metrics") or {}
+    rows: list[tuple[str, object, object]] = [
+        ("Learned from", count(int(result.get("rows") or 0), "row"), _held_out(result)),
+        ("Steps", f"{result.get('steps', 0):,}", f"in {duration(result.get('seconds'))}"),
+    ]
+    if metrics.get("loss") is not None:
+        first = result.get("first_loss")
+        rows.append(("Loss at the end", f"{metrics['loss']:.3f}", f"{first:.3f} at the start" if first is not None else ""))
+    for key, name, as_percent in (
+        ("rewards/accuracies", "Prefers the good answer", True),
+        ("rewards/margins", "Reward margin", False),
+    ):
+        if metrics.get(key) is not None:
+            held_out = metrics.get(f"eval_{key}")
+            shown = percent if as_percent else (lambda x: f"{x:.2f}")
+            rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else ""))
+    links = (
+        button("Compare before and after", f"compare?run={run.run_id}"),
+        button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),
+        button("Train on from it", f"train?run={run.run_id}", quiet=True),
+    )
+    return Html(f'{facts(rows)}<div class="st-actions">{"".join(links)}</div>')
+
+
+def _held_out(result: Mapping[str, Any]) -> str:
+    held_out, dropped = int(result.get("held_out_rows") or 0), int((result.get("dropped") or {}).get("rows") or 0)
+    said = [f"{held_out:,} held out"] if held_out else []
+    return ", ".join([*said, f"{dropped:,} left out"] if dropped else said)
+
+
+def comparison(result: CompareResult) -> Html:
+    """Win rate on a line, the numbers with their intervals, the sentences."""
+    shown = result.win_rate if result.win_rate is not None and result.win_rate.value is not None else result.rule_win_rate
+    picture: str = ""
+    if shown is not None and shown.value is not None:
+        low, high = shown.low if shown.low is not None else shown.value, shown.high if shown.high is not None else shown.value
+        picture = win_bar(shown.value, low, high, f"{result.name_a} better", f"{result.name_b} better")
+    by = f"by {result.judge_name}" if result.judge_name else "by the rules"
+    rows: list[tuple[str, object, object]] = []
+    if shown is not None:
+        rows.append((f"Win rate of {result.name_b}", _value(shown), _interval(shown, by)))
+    for name, estimate, small in (
+        ("Ties", result.tie_rate, "count half"),
+        ("Judge flips with the order", result.flip_rate, ""),
+        (f"{result.name_a} right, by the rules", result.accuracy_a, ""),
+        (f"{result.name_b} right, by the rules", result.accuracy_b, ""),
+        ("Judge agrees with the rules", result.judge_accuracy, ""),
+    ):
+        if estimate is not None and estimate.value is not None:
+            rows.append((name, _value(estimate), _interval(estimate, small)))
+    first, *rest = summary(result)[: -len(result.warnings) or None]
+    said = "".join(f"<li>{esc(sentence)}</li>" for sentence in rest)
+    return Html(
+        f'<p class="st-verdict">{esc(first)}</p>{picture}{facts(rows)}'
+        f"{f'<ul class=st-said>{said}</ul>' if said else ''}{notes(result.warnings)}"
+    )
+
+
+def _value(estimate: Estimate) -> str:
+    return percent(estimate.value) if estimate.value is not None else "–"
+
+
+def _interval(estimate: Estimate, small: str) -> str:
+    if estimate.low is None or estimate.high is None:
+        return small
+    span = f"95 %: {100 * estimate.low:.0f}–{100 * estimate.high:.0f} %"
+    return f"{span}, {small}" if small else span
+
+
+def generation(run: Run) -> Html:
+    """How many answers there are, and the way to label them."""
+    r = run.result
+    rows: list[tuple[str, object, object]] = [("Answers", f"{r.get('completions', r.get('rows', 0)):,}", "")]
+    if r.get("prompts"):
+        rows.append(("Prompts", f"{r['prompts']:,}", ""))
+    if r.get("duplicates"):
+        rows.append(("The same as another", f"{r['duplicates']:,}", "make no pair"))
+    return Html(
+        f'{facts(rows)}<div class="st-actions">{button("Label them", "label")}{button("See them", "data", quiet=True)}</div>'
+    )
+
+
+def hub_import(run: Run) -> Html:
+    """A data set that has arrived, and the way to take it in."""
+    file = str(run.result.get("file", ""))
+    rows: list[tuple[str, object, object]] = [("Rows", f"{run.result.get('rows', 0):,}", file)]
+    return Html(
+        f'{facts(rows)}<div class="st-actions">{button("Choose what to take in", "data?tab=import&file=" + quote(file))}</div>'
+    )

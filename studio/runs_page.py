@@ -1,0 +1,171 @@
+"""Runs: what goes on, how far it is, and what came of it.
+
+The page only reads: rows from the database, charts and log from the run folder. So a closed tab, a second tab or a restart
+changes nothing. The timer ticks only while a run of the project is going. Which run is looked at is in the address, so it
+can be kept or sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from data import runs
+from data.records import Run
+from data.rundir import RunDir
+from studio.context import Studio, Viewer
+from studio.frame import PRIVATE, Top, block, guarded, heading
+from studio.metrics import Metrics
+from studio.plots import HOVER, charts
+from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
+from studio.run_report import report
+
+SHOWN = 50
+LOG_BYTES = 12_000
+PICK = """
+element.addEventListener('click', e => {
+  const a = e.target.closest('a[data-run]');
+  if (!a || e.ctrlKey || e.metaKey || e.shiftKey || e.button) return;
+  e.preventDefault();
+  history.replaceState(null, '', a.getAttribute('href'));
+  trigger('pick', {run: a.dataset.run});
+});
+"""
+KINDS = {
+    "sft": "training (SFT)",
+    "dpo": "training (DPO)",
+    "kto": "training (KTO)",
+    "generate": "answers",
+    "compare": "comparison",
+    "hub_import": "download",
+}
+
+
+class RunsPage:
+    title, path = "Runs", "runs"
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._metrics = Metrics(studio.settings.runs_dir)
+
+    def build(self, demo: gr.Blocks) -> None:
+        self.top = Top(self._studio, self.path)
+        heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
+        self.detail = block(elem_id="run-detail")
+        with gr.Row():
+            self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
+        self.charts = block(elem_id="run-charts", js_on_load=HOVER)
+        with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
+            self.log = block(elem_id="run-log")
+        self.list = block(elem_id="run-list", js_on_load=PICK)
+        self.picked = gr.Textbox(visible=False)
+        self.timer = gr.Timer(1.0, active=False)
+        live = [self.list, self.detail, self.stop, self.charts, self.log_box, self.log, self.timer]
+        shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+        demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
+        self.list.pick(guarded(self.pick), outputs=[self.picked, *live], **shared)
+        self.timer.tick(guarded(self.refresh), self.picked, live, **shared)
+        self.stop.click(guarded(self.end), self.picked, live, **shared)
+
+    # --- handlers ---
+
+    def load(self, request: gr.Request) -> list[Any]:
+        viewer = self._studio.viewer(request)
+        project = self._studio.project(viewer)
+        wanted = str(dict(request.query_params).get("run", ""))
+        return [self.top.show(viewer, project), wanted, *self._live(viewer, wanted)]
+
+    def pick(self, event: gr.EventData, request: gr.Request) -> list[Any]:
+        wanted = str(event._data.get("run", ""))
+        return [wanted, *self._live(self._studio.viewer(request), wanted)]
+
+    def refresh(self, picked: str, request: gr.Request) -> list[Any]:
+        return self._live(self._studio.viewer(request), picked)
+
+    def end(self, picked: str, request: gr.Request) -> list[Any]:
+        """First press: save and stop. Second press: end it now."""
+        viewer = self._studio.viewer(request)
+        run = self._chosen(viewer, picked)
+        if run is not None:
+            self._studio.jobs.stop(run.run_id)
+        return self._live(viewer, picked)
+
+    # --- what is shown ---
+
+    def _chosen(self, viewer: Viewer, picked: str) -> Run | None:
+        """The run that was picked when it is this person's, else the newest."""
+        mine = runs.of_project(self._studio.db, self._studio.project(viewer).project_id, limit=SHOWN)
+        if picked and picked not in {r.run_id for r in mine}:
+            return self._studio.run(viewer, picked)
+        return next((r for r in mine if r.run_id == picked), mine[0] if mine else None)
+
+    def _live(self, viewer: Viewer, picked: str) -> list[Any]:
+        project = self._studio.project(viewer)
+        mine = runs.of_project(self._studio.db, project.project_id, limit=SHOWN)
+        going = any(r.status in ("queued", "running") for r in mine)
+        run = self._chosen(viewer, picked)
+        if run is None:
+            nothing = empty("Nothing has run yet.", "train", "Train on your labels")
+            return [nothing, "", gr.update(visible=False), "", gr.update(visible=False), "", gr.Timer(active=False)]
+        return [
+            _list(mine, run),
+            self._detail(run),
+            self._stop_button(run),
+            charts(run.kind, self._metrics.of(run.run_id)),
+            gr.update(visible=True),
+            self._log(run),
+            gr.Timer(active=going),
+        ]
+
+    def _folder(self, run: Run) -> RunDir:
+        return RunDir(self._studio.settings.runs_dir / run.run_id)
+
+    def _detail(self, run: Run) -> Html:
+        line = progress_line(run) or {"queued": "Waits for its turn.", "running": "Getting ready: loading the model."}.get(
+            run.status, ""
+        )
+        if run.status == "running" and self._folder(run).stop_requested:
+            line = "Stopping: it saves what it has and ends within a step."
+        moving = bar(share_done(run)) if run.status in ("queued", "running") else ""
+        head = (
+            f'<div class="st-run-head"><h2 class="st-h2">{esc(run.name)}</h2>{badge(run.status)}</div>'
+            f'<p class="st-sub">{esc(KINDS.get(run.kind, run.kind))}, started {esc(ago(run.started_at or run.queued_at))}'
+            f"{', took ' + esc(took(run)) if run.ended_at else ''}</p>"
+        )
+        shown = f'<p class="st-sub">{esc(line)}</p>' if run.status in ("queued", "running") else ""
+        return Html(f'<section class="st-card">{head}{moving}{shown}{report(run, self._metrics.notes(run.run_id))}</section>')
+
+    def _stop_button(self, run: Run) -> Any:
+        if run.status == "queued":
+            return gr.update(visible=True, value="Take it out of the queue", variant="secondary")
+        if run.status != "running":
+            return gr.update(visible=False)
+        if self._folder(run).stop_requested:
+            return gr.update(visible=True, value="End it now, without saving", variant="stop")
+        return gr.update(visible=True, value="Stop and keep what it has", variant="secondary")
+
+    def _log(self, run: Run) -> Html:
+        text = self._folder(run).log_tail(LOG_BYTES).strip()
+        return Html(f'<pre class="st-log" tabindex="0">{esc(text or "Nothing has been printed yet.")}</pre>')
+
+
+def _list(mine: list[Run], chosen: Run) -> Html:
+    columns = [
+        Column("Run", "clip"),
+        Column("What", "tight"),
+        Column("Status", "tight"),
+        Column("Took", "num"),
+        Column("Started", "num"),
+    ]
+    rows = [
+        (
+            Html(f'<a href="./{run_link(r)}" data-run="{esc(r.run_id)}">{esc(shorten(r.name, 90))}</a>'),
+            KINDS.get(r.kind, r.kind),
+            badge(r.status),
+            took(r),
+            ago(r.started_at or r.queued_at),
+        )
+        for r in mine
+    ]
+    return table(columns, rows, next((i for i, r in enumerate(mine) if r.run_id == chosen.run_id), -1), "All runs")

@@ -1,0 +1,194 @@
+"""Train: freeze the labels, choose a method and a model to start from, start the run.
+
+What the run will learn from is shown before it starts: rows, what falls out and why, and a warning where labels are few.
+Everything else has a default that was measured on the demo model or is a published recipe (`training/config.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from data.errors import BadInput
+from data.records import Model, Project, SnapshotLayout
+from labeling import snapshots
+from studio.context import Studio, Viewer
+from studio.form import Form
+from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading, query
+from studio.local_models import parameters_of
+from studio.render import Html, count, empty, facts, notes, run_link
+from studio.visitors import RunSize
+from training.config import TrainConfig, config_class, recipe, run_args
+
+METHODS = [
+    ("Prefer better over worse (DPO)", "dpo"),
+    ("Tell good from bad (KTO)", "kto"),
+    ("Imitate good answers (SFT)", "sft"),
+]
+LAYOUTS: dict[str, SnapshotLayout] = {"dpo": "preference", "kto": "binary", "sft": "sft"}
+ROWS: dict[str, tuple[str, str]] = {
+    "dpo": ("preference", "preferences"),
+    "kto": ("answer called good or bad", "answers called good or bad"),
+    "sft": ("good answer", "good answers"),
+}
+FEW = 20  # rows below which a change is unlikely to show
+MODULES = {"sft": "training.sft", "dpo": "training.dpo", "kto": "training.kto"}
+
+
+class Learns(NamedTuple):
+    """What a run would learn from; `problem` says why it cannot start."""
+
+    train: int
+    held_out: int
+    labels: int
+    html: Html
+    problem: str
+
+
+class TrainPage:
+    title, path = "Train", "train"
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+
+    def build(self, demo: gr.Blocks) -> None:
+        self.top = Top(self._studio, self.path)
+        heading("Train", "A small add-on to the model (an adapter) learns from your labels. The model itself stays as it is.")
+        with gr.Row(equal_height=False):
+            with gr.Column(elem_classes="st-panel", min_width=320, scale=5):
+                self.method = gr.Radio(METHODS, value="dpo", label="What it should learn", elem_id="train-method")
+                self.start_from = gr.Dropdown([], label="Start from", filterable=False, elem_id="train-from")
+                self.name = gr.Textbox(label="Name of the run", max_length=120, elem_id="train-name")
+            with gr.Column(elem_classes="st-panel", min_width=320, scale=6):
+                self.learns = block(elem_id="train-data")
+                self.go = gr.Button("Train", variant="primary", size="lg", interactive=False, elem_id="train-go")
+        with gr.Accordion("Settings", open=True, elem_classes="st-settings"):
+            self.form = Form()
+            self.form.build("dpo")
+        self.where = gr.Textbox(visible=False)
+        knobs = self.form.components
+        shown = [self.method, self.start_from, self.name, self.learns, self.go, *knobs]
+        quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+        demo.load(guarded(self.load), outputs=[self.top.html, *shown], **quiet)
+        gr.on(
+            [self.method.input, self.start_from.input],
+            guarded(self.choose),
+            [self.method, self.start_from],
+            [self.name, self.learns, self.go, *knobs],
+            **quiet,
+        )
+        started = self.go.click(
+            guarded(self.start), [self.method, self.start_from, self.name, *knobs], self.where, concurrency_limit=4, **PRIVATE
+        )
+        goes_to(started, self.where)
+
+    # --- handlers ---
+
+    def load(self, request: gr.Request) -> list[Any]:
+        viewer = self._studio.viewer(request)
+        project = self._studio.project(viewer)
+        method = "dpo" if project.task == "pairwise" else "kto"
+        parents = self._parents(viewer)
+        chosen = next((m for m in parents if m.run_id and m.run_id == query(request, "run")), parents[0] if parents else None)
+        choices = [(m.name, m.model_id) for m in parents]
+        first = gr.Dropdown(choices, value=chosen.model_id if chosen else None)
+        return [self.top.show(viewer, project), method, first, *self._choice(project, method, chosen)]
+
+    def choose(self, method: str, model_id: str | None, request: gr.Request) -> list[Any]:
+        viewer = self._studio.viewer(request)
+        parent = self._parent(viewer, model_id) if model_id else None
+        return self._choice(self._studio.project(viewer), method, parent)
+
+    def start(self, request: gr.Request, method: str, model_id: str | None, name: str, *values: Any) -> str:
+        """Freeze, start, and go and watch."""
+        viewer = self._studio.viewer(request)
+        project = self._studio.project(viewer)
+        config_class(method)
+        parent = self._parent(viewer, model_id)
+        config = self.form.read(method, values)
+        snapshot = snapshots.freeze(self._studio.db, self._studio.settings, project.project_id, LAYOUTS[method])
+        train = int(snapshot.manifest["rows"]["train"])
+        file = snapshots.file_of(self._studio.settings, snapshot)
+        run = self._studio.start_run(
+            viewer,
+            method,  # type: ignore[arg-type]
+            MODULES[method],
+            " ".join(name.split()) or _name(method, train),
+            {
+                "args": run_args(self._studio.keys.spec(parent), config) | {"model_id": parent.model_id, "model_name": parent.name},
+                "data": {"file": "data.parquet", "sha256": snapshot.sha256, "rows": snapshot.rows},
+            },
+            {"data.parquet": file},
+            [parent],
+            RunSize(steps=steps_of(config, train)),
+            snapshot.snapshot_id,
+        )
+        return f"./{run_link(run)}"
+
+    # --- what is shown ---
+
+    def _parents(self, viewer: Viewer) -> list[Model]:
+        """Bases first, then adapters from new to old: what can be trained on here."""
+        local = [m for m in self._studio.models(viewer) if m.spec.get("kind") == "local" and m.kind in ("base", "adapter")]
+        return [m for m in local if m.kind == "base"] + [m for m in reversed(local) if m.kind == "adapter"]
+
+    def _parent(self, viewer: Viewer, model_id: str | None) -> Model:
+        if not model_id:
+            raise BadInput("Choose the model to start from; add one on the Models page if there is none.")
+        model = self._studio.model(viewer, model_id)
+        if model.spec.get("kind") != "local" or model.kind not in ("base", "adapter"):
+            raise BadInput(f"{model.name} cannot be trained here; choose a base model or an adapter.")
+        return model
+
+    def _choice(self, project: Project, method: str, parent: Model | None) -> list[Any]:
+        """Name, what it learns from, the button, and the knobs, for this method and parent."""
+        learns = self._learns(project, method)
+        config = recipe(method, parameters_of(str(parent.spec.get("base", ""))) if parent else 0)
+        text = f"Train on {count(learns.train, *ROWS[method])}" if learns.train else "Train"
+        problem = learns.problem or ("" if parent else "There is no model to train; add one on the Models page.")
+        return [
+            _name(method, learns.train),
+            Html(f"{learns.html}{notes([problem] if problem else [], 'bad')}"),
+            gr.Button(text, interactive=not problem),
+            *self.form.show(config, method),
+        ]
+
+    def _learns(self, project: Project, method: str) -> Learns:
+        manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method])
+        train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
+        labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
+        if not labels:
+            return Learns(
+                0, 0, 0, empty("Nothing is labelled yet.", "label", "Label the first answers"), "Label some answers first."
+            )
+        one, many = ROWS[method]
+        rows: list[tuple[str, object, object]] = [
+            ("Learns from", count(train, one, many), f"from {count(labels, 'label')}"),
+            ("Kept for testing", f"{held_out:,}", "on prompts it never sees in training"),
+        ]
+        if method == "kto":
+            rows.append(("Good / bad", f"{manifest['good']:,} / {manifest['bad']:,}", "both are needed"))
+        warnings = []
+        if fell := snapshots.in_words(manifest):
+            warnings.append(f"Left out: {', '.join(fell)}.")
+        if simulated := manifest["labels"]["simulated"]:
+            warnings.append(
+                f"{count(simulated, 'label')} of these {'was' if simulated == 1 else 'were'} simulated, not given by a person."
+            )
+        if 0 < train < FEW:
+            warnings.append(f"{count(train, one, many)} is little: a change may be too small to measure. {FEW} or more are better.")
+        problem = "" if train >= snapshots.MIN_TRAIN_ROWS else f"There are too few for training; label about {FEW} first."
+        return Learns(train, held_out, labels, Html(f"{facts(rows)}{notes(warnings)}"), problem)
+
+
+def _name(method: str, train: int) -> str:
+    return f"{method.upper()} on {count(train, *ROWS[method])}"
+
+
+def steps_of(config: TrainConfig, rows: int) -> int:
+    """How many steps a run will take."""
+    if config.max_steps:
+        return config.max_steps
+    return math.ceil(math.ceil(rows / (config.batch_size * config.accumulation)) * config.epochs)

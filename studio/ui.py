@@ -1,0 +1,72 @@
+"""Puts the pages together. A page is a class with `title`, `path` and `build(demo)`; what it shows it loads itself.
+
+demo = build_ui(studio) # then demo.launch(**launch_options(studio)), as app.py does
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from studio import api, offers
+from studio.compare_page import ComparePage
+from studio.context import Studio
+from studio.data_page import DataPage
+from studio.frame import Page
+from studio.home_page import HomePage
+from studio.label_page.page import LabelPage
+from studio.models_page import ModelsPage
+from studio.runs_page import RunsPage
+from studio.security import SecurityMiddleware
+from studio.theme.theme import CSS, studio_theme
+from studio.train_page import TrainPage
+
+CONCURRENT = 16  # handlers of one kind at a time: a page load must not wait for another person's
+HEAD = '<meta name="color-scheme" content="light dark"><meta name="viewport" content="width=device-width, initial-scale=1">'
+
+
+def build_ui(studio: Studio) -> gr.Blocks:
+    """All pages of the app, nothing started."""
+    first = HomePage(studio)
+    others: list[Page] = [
+        DataPage(studio),
+        ModelsPage(studio),
+        LabelPage(studio),
+        TrainPage(studio),
+        RunsPage(studio),
+        ComparePage(studio),
+    ]
+    with gr.Blocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+        first.build(demo)
+    for page in others:
+        with demo.route(page.title, page.path):
+            page.build(demo)
+    demo.queue(default_concurrency_limit=CONCURRENT, api_open=False)
+    return demo
+
+
+def launch_options(studio: Studio) -> dict[str, Any]:
+    """For `launch()`: our routes and the middleware go in before the start, and nothing of the workspace is ever served as a file."""
+    settings = studio.settings
+    return {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "prevent_thread_lock": True,
+        "ssr_mode": False,
+        "run_history": False,
+        "share": False,
+        "quiet": True,
+        "show_error": True,
+        "footer_links": [],
+        "allowed_paths": [],
+        "blocked_paths": [str(settings.home)],
+        "max_file_size": settings.max_upload_bytes,
+        "theme": studio_theme(),
+        "head": f"{HEAD}<style>{CSS.read_text(encoding='utf-8')}</style>",
+        "app_kwargs": {
+            "routes": [*api.routes(studio), *offers.routes(studio)],
+            "middleware": [Middleware(SecurityMiddleware, settings=settings)],
+        },
+    }
