@@ -1,0 +1,88 @@
+"""A hub of one data set on the loopback interface: the routes that `datasets` and `huggingface_hub` ask for, and no others.
+
+It lets the run that fetches from the hub be tested with the real libraries over real HTTP, without the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+import urllib.parse
+from collections.abc import Mapping
+
+COMMIT = "a" * 40
+
+
+class HubServer(http.server.ThreadingHTTPServer):
+    """Serves `files` (path -> bytes, no folders) as the data set `name`; everything else is not there."""
+
+    def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.name, self.files = name, files
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.thread = threading.Thread(target=self.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self.thread.join()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
+        resolve, api = f"/datasets/{self.server.name}/resolve/", f"/api/datasets/{self.server.name}/"
+        if path.startswith(resolve):
+            self._file(path.removeprefix(resolve).split("/", 1)[1])
+        elif path.startswith(api + "tree/"):
+            deeper = path.removeprefix(api + "tree/").partition("/")[2]
+            self._missing("EntryNotFound") if deeper else self._json([_entry(*file) for file in self.server.files.items()])
+        elif path.startswith(api + "revision/"):
+            siblings = [{"rfilename": name} for name in self.server.files]
+            self._json({"id": self.server.name, "sha": COMMIT, "siblings": siblings, "private": False, "gated": False, "tags": []})
+        else:
+            self._missing("RepoNotFound")
+
+    do_HEAD = do_POST = do_GET
+
+    def _file(self, name: str) -> None:
+        body = self.server.files.get(name)
+        if body is None:
+            self._missing("EntryNotFound")
+            return
+        headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        wanted = self.headers.get("Range")
+        if not wanted:
+            self._reply(200, body, headers)
+            return
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last or len(body)), len(body) - 1)
+        self._reply(206, body[start : end + 1], {**headers, "Content-Range": f"bytes {start}-{end}/{len(body)}"})
+
+    def _json(self, value: object) -> None:
+        self._reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _missing(self, code: str) -> None:
+        self._reply(404, b"{}", {"X-Error-Code": code, "X-Repo-Commit": COMMIT})
+
+    def _reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _entry(path: str, body: bytes) -> dict[str, object]:
+    return {"type": "file", "path": path, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
