@@ -33,6 +33,7 @@ class Trainable(NamedTuple):
     lora: LoraConfig | None
     limit: int  # longest sequence in tokens: the setting or the model's context, whichever is less
     ends: frozenset[int]  # token ids at which generation stops
+    parent: dict[str, torch.Tensor]  # the parent adapter's weights by parameter name, empty without one
 
 
 def load_trainable(spec: ModelSpec, config: TrainConfig) -> Trainable:
@@ -43,9 +44,11 @@ def load_trainable(spec: ModelSpec, config: TrainConfig) -> Trainable:
     limit = min(config.max_length, context_length(model))
     ends = end_of_turn_ids(tokenizer, model)
     if spec.adapter:
-        return Trainable(attach_adapter(model, spec.adapter, trainable=True), tokenizer, None, limit, ends)
+        model = attach_adapter(model, spec.adapter, trainable=True)
+        parent = {name: p.detach().float().clone() for name, p in model.named_parameters() if p.requires_grad}
+        return Trainable(model, tokenizer, None, limit, ends, parent)
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    return Trainable(model, tokenizer, lora, limit, ends)
+    return Trainable(model, tokenizer, lora, limit, ends, {})
 
 
 def _keep_differentiable(model: torch.nn.Module) -> None:
@@ -103,11 +106,14 @@ def as_dataset(rows: Sequence[Row]) -> Dataset | None:
     return Dataset.from_list([{**row, "chat_template_kwargs": TEMPLATE_KWARGS} for row in rows]) if rows else None
 
 
-def hold_in_float32(model: torch.nn.Module) -> None:
-    """Trained weights in float32: TRL puts a QLoRA adapter in bf16, where a small learning rate rounds to no change at all."""
-    for parameter in model.parameters():
+def hold_in_float32(model: torch.nn.Module, parent: dict[str, torch.Tensor]) -> None:
+    """Trained weights in float32, a parent's as they were: TRL rounds a QLoRA adapter to bf16.
+
+    There a small learning rate rounds to no change at all, and the policy would start beside its own reference.
+    """
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = parent.get(name, parameter.data).float().to(parameter.device)
 
 
 def finish(

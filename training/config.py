@@ -201,14 +201,14 @@ def recipe(method: str, parameters: int) -> TrainConfig:
 def _check(knob: Knob, value: Any) -> None:
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
     wanted = {"int": "a whole number", "float": "a number", "bool": "on or off", "str": "a word"}
-    is_bool = isinstance(value, bool)
-    if not isinstance(value, kinds[knob.kind]) or (is_bool and knob.kind != "bool"):
+    if type(value) not in kinds[knob.kind]:
         raise BadInput(f"{knob.name} must be {wanted[knob.kind]}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadInput(f"{knob.name} must be a finite number.")
     if knob.choices and value not in knob.choices:
         raise BadInput(f"{knob.name} must be one of {', '.join(knob.choices)}, not {value!r}.")
-    if knob.min is not None and value < knob.min:
-        raise BadInput(f"{knob.name} must be at least {knob.min:g}, not {value:g}.")
-    if knob.max is not None and value > knob.max:
-        raise BadInput(f"{knob.name} must be at most {knob.max:g}, not {value:g}.")
+    low, high = knob.min, knob.max
+    if low is not None and value < low:
+        raise BadInput(f"{knob.name} must be at least {low:g}, not {value:g}.")
+    if high is not None and value > high:
+        raise BadInput(f"{knob.name} must be at most {high:g}, not {value:g}.")

@@ -78,7 +78,7 @@ def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, e
         peft_config=start.lora,
         callbacks=[events],
     )
-    hold_in_float32(trainer.model)
+    hold_in_float32(trainer.model, start.parent)
     return trainer
 
 

@@ -159,6 +159,8 @@ def kto_order(rows: Sequence[Row], batch: int, seed: int) -> list[Row]:
     TRL's KTO goes through the rows in their order and pairs each prompt with its neighbour's completion, so the order is
     part of the loss. The last batch is filled up with rows drawn again: in a batch of one the KL term equals the reward.
     """
+    if not rows:
+        return []
     rng = random.Random(seed)
     good = [row for row in rows if row["label"]]
     bad = [row for row in rows if not row["label"]]

@@ -1,0 +1,110 @@
+"""DPO as a run: it starts at ln 2 over a base and over a parent adapter, moves the parameters, and refuses a wrong reference."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from data.errors import EngineError, RunError
+from tests import tiny_model
+from tests.training_runs import adapter_weights, dpo_rows, events, make_run, sft_rows
+from training import dpo, sft
+from training.config import DpoConfig, SftConfig
+
+pytestmark = pytest.mark.model
+
+FEW = {"max_steps": 3, "batch_size": 4, "lora_rank": 4, "max_length": 128}
+LN2 = math.log(2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save_model(tmp_path_factory.mktemp("base") / "tiny", hidden_size=64)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_a_run_starts_at_ln_2_and_widens_the_margin(tmp_path: Path, base: Path, quantize: bool) -> None:
+    config = DpoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01, precision="fp32")
+    run = make_run(tmp_path / "run", base, config, [*dpo_rows(), *dpo_rows(4, "held_out")])
+    result = dpo.main(run)
+    assert result["first_loss"] == pytest.approx(LN2, abs=1e-4)
+    metrics = [event for event in events(run, "metrics") if "loss" in event]
+    assert metrics[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert metrics[-1]["rewards/margins"] > 0.01
+    assert {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "learning_rate", "epoch", "tokens_per_second"} <= set(
+        metrics[0]
+    )
+    assert result["metrics"]["eval_rewards/margins"] > 0.01
+    assert all(w.abs().max() > 0 for name, w in adapter_weights(run).items() if "lora_B" in name)
+
+
+def test_the_sft_part_can_be_left_out(tmp_path: Path, base: Path) -> None:
+    run = make_run(tmp_path / "run", base, DpoConfig(**FEW, sft_weight=0.0), dpo_rows())
+    dpo.main(run)
+    assert events(run, "metrics")[0]["loss"] == pytest.approx(LN2, abs=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["ipo", "hinge", "robust", "apo_zero"])
+def test_every_loss_of_the_form_trains(tmp_path: Path, base: Path, loss: str) -> None:
+    config = DpoConfig(**{**FEW, "max_steps": 2}, quantize=False, loss=loss, label_smoothing=0.1 if loss == "robust" else 0.0)
+    result = dpo.main(make_run(tmp_path / "run", base, config, dpo_rows()))
+    assert result["first_loss"] == pytest.approx(LN2, abs=1e-4)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_dpo_over_an_sft_adapter_goes_on_from_it(tmp_path: Path, base: Path, quantize: bool) -> None:
+    parent = make_run(tmp_path / "sft", base, SftConfig(**FEW, quantize=quantize, learning_rate=0.02), sft_rows())
+    sft.main(parent)
+    config = DpoConfig(**FEW, quantize=quantize, learning_rate=0.01)
+    run = make_run(tmp_path / "dpo", base, config, dpo_rows(), adapter=parent.path / "adapter")
+    assert dpo.main(run)["first_loss"] == pytest.approx(LN2, abs=1e-4)
+    before, after = adapter_weights(parent), adapter_weights(run)
+    assert before.keys() == after.keys(), "TRL's frozen reference copy stays out of the folder"
+    moved = [(after[name] - before[name]).abs().max() for name in before]
+    assert max(moved) > 1e-4
+    assert max(moved) < 0.1, "it started from the parent"
+    assert not (run.path / "adapter" / "ref").exists()
+
+
+def test_a_wrong_reference_is_refused(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = dpo.make_trainer
+
+    def spoiled(*args: object) -> object:
+        trainer = real(*args)  # type: ignore[arg-type]
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter.data)
+        return trainer
+
+    monkeypatch.setattr(dpo, "make_trainer", spoiled)
+    with pytest.raises(RunError, match=r"instead of ln 2 = 0\.693"):
+        dpo.main(make_run(tmp_path / "run", base, DpoConfig(**FEW), dpo_rows()))
+
+
+def test_a_parent_of_another_base_is_refused(tmp_path: Path, base: Path) -> None:
+    other = tiny_model.save_model(tmp_path / "other", hidden_size=32)
+    adapter = tiny_model.save_adapter(tmp_path / "adapter", other)
+    with pytest.raises(EngineError, match="another base"):
+        dpo.main(make_run(tmp_path / "run", base, DpoConfig(**FEW), dpo_rows(), adapter=adapter))
+
+
+def test_a_loss_that_explodes_ends_in_words(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = dpo.make_trainer
+
+    def spoiled(*args: object) -> object:
+        trainer = real(*args)  # type: ignore[arg-type]
+        compute = trainer.compute_loss
+        trainer.compute_loss = lambda *a, **k: compute(*a, **k) * (math.nan if trainer.model.training else 1.0)
+        return trainer
+
+    monkeypatch.setattr(dpo, "make_trainer", spoiled)
+    run = make_run(tmp_path / "run", base, DpoConfig(**FEW), dpo_rows())
+    with pytest.raises(RunError, match="no longer a number at step 1; lower the learning rate"):
+        dpo.main(run)
+    assert not (run.path / "adapter").exists()

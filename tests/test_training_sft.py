@@ -1,0 +1,162 @@
+"""SFT as a run: parameters move, the adapter loads in plain peft, the same seed gives the same bytes, and a stop keeps the work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from data.engine import ModelSpec
+from data.errors import EngineError, RunError
+from tests import tiny_model
+from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, make_run, sft_rows, start, user
+from training import sft
+from training.config import SftConfig
+from training.export import portable
+
+pytestmark = pytest.mark.model
+
+FEW = {"max_steps": 3, "batch_size": 4, "lora_rank": 4, "max_length": 128}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save_model(tmp_path_factory.mktemp("base") / "tiny", hidden_size=64)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_a_run_learns_and_reports(tmp_path: Path, base: Path, quantize: bool) -> None:
+    config = SftConfig(**FEW, quantize=quantize, learning_rate=0.01)
+    run = make_run(tmp_path / "run", base, config, [*sft_rows(), *sft_rows(4, "held_out")])
+    result = sft.main(run)
+    weights = adapter_weights(run)
+    assert len(weights) == 2 * 7 * 2, "A and B of seven linear layers in each of two blocks"
+    assert all(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name), "every B left zero"
+    assert all(weight.dtype == torch.float32 for weight in weights.values())
+    assert (result["adapter"], result["steps"], result["rows"], result["held_out_rows"]) == ("adapter", 3, 12, 4)
+    losses = [event["loss"] for event in events(run, "metrics") if "loss" in event]
+    assert len(losses) == 3
+    assert result["first_loss"] == losses[0]
+    assert result["metrics"]["eval_loss"] < losses[0]
+    assert events(run, "progress")[-1]["done"] == 3
+
+
+def test_the_adapter_loads_in_plain_peft_and_changes_the_model(tmp_path: Path, base: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = make_run(tmp_path / "run", base, SftConfig(**FEW, quantize=False, learning_rate=0.01), sft_rows())
+    sft.main(run)
+    files = {path.name for path in (run.path / "adapter").iterdir()}
+    assert files == {"adapter_config.json", "adapter_model.safetensors", "README.md"}, "no pickle, no trainer state"
+    ids = torch.tensor([[7, 8, 9, 10]])
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    before = plain(ids).logits
+    tuned = PeftModel.from_pretrained(plain, str(run.path / "adapter"))
+    assert (tuned(ids).logits - before).abs().max() > 1e-3
+    readme = (run.path / "adapter" / "README.md").read_text()
+    assert run.config()["data"]["sha256"] in readme
+    assert str(tmp_path) not in readme
+
+
+def test_a_base_of_the_application_is_recorded_relative_to_it(tmp_path: Path) -> None:
+    inside = next(path for path in (ROOT / "data").iterdir() if path.is_dir())
+    assert portable(str(inside)) == f"data/{inside.name}"
+    assert portable(str(tmp_path)) == str(tmp_path)
+    assert portable("org/name") == "org/name"
+    assert portable("") == ""
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, base: Path) -> None:
+    made = []
+    for name, seed in (("one", 7), ("two", 7), ("three", 8)):
+        run = make_run(tmp_path / name, base, SftConfig(**FEW, seed=seed), sft_rows())
+        sft.main(run)
+        made.append((run.path / "adapter" / "adapter_model.safetensors").read_bytes())
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
+def test_an_evaluation_does_not_change_the_gradients_of_a_quantized_base(base: Path) -> None:
+    """bitsandbytes repacks NF4 weights in eval mode on some CPUs, for a kernel without a backward."""
+    from peft import get_peft_model
+
+    from training.adapters import load_trainable
+
+    start = load_trainable(ModelSpec("local", base=str(base)), SftConfig(lora_rank=4, precision="fp32"))
+    model = get_peft_model(start.model, start.lora)
+    ids = torch.tensor([[7, 8, 9, 10, 11, 12]])
+
+    def gradients() -> list[torch.Tensor]:
+        model.train()
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        return [p.grad.clone() for name, p in model.named_parameters() if "lora_B" in name and p.grad is not None]
+
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(ids)
+    after = gradients()
+    assert len(before) == len(after) == 14
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(old, new)
+
+
+def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> None:
+    config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, quantize=False)
+    run = make_run(tmp_path / "run", base, config, sft_rows(48))
+    child = start("sft", run)
+    while not events(run, "metrics"):
+        assert child.poll() is None, run.log_tail()
+    at_stop = max(event["step"] for event in events(run, "metrics"))
+    run.request_stop()
+    assert child.wait() == 0
+    statuses = [event["status"] for event in events(run, "status")]
+    result = events(run, "result")[0]
+    assert statuses == ["running", "stopped"]
+    assert at_stop <= result["steps"] < 2400
+    last = max(event["step"] for event in events(run, "metrics"))
+    assert result["steps"] == last
+    assert adapter_weights(run)
+
+
+def test_a_prompt_longer_than_the_context_is_left_out_and_named(tmp_path: Path, base: Path) -> None:
+    rows = sft_rows()
+    rows[3]["prompt"] = user("much too long " * 40)
+    run = make_run(tmp_path / "run", base, SftConfig(**{**FEW, "max_length": 1024, "max_steps": 1}, quantize=False), rows)
+    result = sft.main(run)
+    assert result["rows"] == 11
+    assert result["dropped"]["reasons"] == {"the prompt is longer than 256 tokens": {"rows": 1, "prompt_ids": ["train3"]}}
+    assert any("train3" in event["text"] for event in events(run, "log"))
+
+
+def test_bad_bases_and_bad_data_are_refused_in_words(tmp_path: Path, base: Path) -> None:
+    mute = tmp_path / "mute"
+    tiny_model.save_model(mute)
+    tiny_model.save_tokenizer(mute, chat_template=None)
+    (mute / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(EngineError, match="no chat template"):
+        sft.main(make_run(tmp_path / "a", mute, SftConfig(**FEW), sft_rows()))
+    endless = tmp_path / "endless"
+    tiny_model.save_model(endless)
+    tiny_model.save_tokenizer(endless, tiny_model.CHAT_TEMPLATE.replace("+ '<|end|>'", ""))
+    with pytest.raises(RunError, match="never stop"):
+        sft.main(make_run(tmp_path / "b", endless, SftConfig(**FEW), sft_rows()))
+    with pytest.raises(RunError, match="no column 'completion'"):
+        sft.main(make_run(tmp_path / "c", base, SftConfig(**FEW), dpo_rows()))
+
+
+def test_a_child_that_fails_says_why_in_its_events(tmp_path: Path, base: Path) -> None:
+    run = make_run(tmp_path / "run", base, SftConfig(**FEW), sft_rows())
+    config = json.loads((run.path / "config.json").read_text())
+    config["args"]["train"]["learning_rate"] = -1
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert start("sft", run).wait() == 1
+    assert events(run, "error")[0]["message"] == "learning_rate must be at least 1e-07, not -1."
+    assert events(run, "status")[-1]["status"] == "failed"
