@@ -139,6 +139,7 @@ def _warning(model: Model | None, chosen: list[Prompt]) -> Html:
         return Html("")
     return note(
         f"{count(outside, 'prompt')} of {len(chosen):,} {'is' if outside == 1 else 'are'} outside the demo model's small world "
-        "(sums, capitals, sorting, spelling, polite replies): it will babble. Choose another model above, or add one on the Models page.",
+        "(sums, capitals, sorting, spelling, polite replies): it will babble. "
+        "Choose another model above, or add one on the Models page.",
         "warn",
     )

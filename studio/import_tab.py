@@ -209,7 +209,8 @@ def _problems(problems: tuple[Problem, ...] | list[Problem], total: int) -> Html
 
 
 def _report(done: ImportReport) -> Html:
-    added = f"{count(done.prompts_added, 'prompt')}, {count(done.completions_added, 'answer')} and {count(done.preferences_added, 'label')} added."
+    prompted, answered = count(done.prompts_added, "prompt"), count(done.completions_added, "answer")
+    added = f"{prompted}, {answered} and {count(done.preferences_added, 'label')} added."
     known = (
         f" {count(done.duplicates, 'row')} {'was' if done.duplicates == 1 else 'were'} there already." if done.duplicates else ""
     )

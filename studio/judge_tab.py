@@ -93,8 +93,8 @@ class JudgeTab:
         outside = strangers(chosen)
         if outside and any(is_demo(m) for m in models):
             return note(
-                f"{count(outside, 'prompt')} of {len(chosen):,} are outside what the demo model knows: it can neither answer nor judge "
-                "them. Choose other models for them.",
+                f"{count(outside, 'prompt')} of {len(chosen):,} are outside what the demo model knows: "
+                "it can neither answer nor judge them. Choose other models for them.",
                 "warn",
             )
         if outside and judge == RULES:

@@ -15,14 +15,14 @@ TRAINING = ("sft", "dpo", "kto")
 
 
 def report(run: Run, said: Sequence[str] = (), link: bool = True) -> Html:
-    """The outcome of a run that has ended, '' while it is going; `said` are the run's own notes, `link` leads to a comparison's examples."""
+    """The outcome of a run that has ended, '' while it is going; `said` are its own notes, `link` leads to the answers."""
     parts: list[str] = []
     if run.error:
         parts.append(note(run.error, "bad"))
     elif run.status == "lost":
         parts.append(
             note(
-                "The run's process ended without a word (the machine may have been restarted or run out of memory); start it again.",
+                "The run's process ended without a word (memory may have run out); start it again.",
                 "bad",
             )
         )

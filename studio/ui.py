@@ -48,7 +48,7 @@ def build_ui(studio: Studio) -> gr.Blocks:
 
 
 def launch_options(studio: Studio) -> dict[str, Any]:
-    """For `launch()`: our routes and the middleware go in before the start, and nothing of the workspace is ever served as a file."""
+    """For `launch()`: our routes and middleware go in before the start; nothing of the workspace is ever a file to serve."""
     settings = studio.settings
     return {
         "server_name": settings.host,
