@@ -79,6 +79,17 @@ def freeze(
     return get(db, snapshot_id)
 
 
+def preview(
+    db: Database, project_id: str, layout: SnapshotLayout, *, filters: Filters = Filters(), seed: int = 0
+) -> dict[str, Any]:
+    """The manifest that `freeze` would write now; nothing is stored, and too few rows are no error."""
+    project = projects.get(db, project_id)
+    votes, sources = _votes(db, project_id, filters)
+    result = tally(votes)
+    rows = _rows(db, result, layout, seed)
+    return _manifest(layout, rows, result, sources, filters, seed, project.name)
+
+
 def get(db: Database, snapshot_id: str) -> Snapshot:
     row = db.row("select * from snapshots where snapshot_id = ?", [snapshot_id])
     if row is None:
