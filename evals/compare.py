@@ -11,7 +11,7 @@ The folder's config.json:
             samples            answers a prompt and model (1)
             temperature (0.8), top_p (1.0), max_new_tokens (256), seed (0)
             grader             "demo_world", or "" = no grader by rule
-    data    file: one JSON object a line {prompt_id, messages: [{role, content}]}; sha256
+    data    file: JSON lines or Parquet with prompt_id and messages; sha256
 
 Leaves completions.jsonl and judgments.jsonl (records.Completion and Judgment without created_at) and a result event
 (compare_result.CompareResult).
@@ -32,12 +32,13 @@ from data.engine import GenRequest, GenResult, ModelSpec
 from data.errors import RunError
 from data.records import Completion, Judgment, Prompt
 from data.rundir import RunDir, run_child
-from evals.compare_args import GRADERS, CompareArgs, read_prompts, warnings
+from evals.compare_args import GRADERS, CompareArgs, warnings
 from evals.compare_result import FAILED, NO_JUDGE, headline, summary, tally
 from evals.engine_pool import Engines, Meter, adapter_of, base_of, cancel_on_stop, timed
 from evals.judge import Comparison, Judge, seed_of
 from evals.judge_templates import question_text, template_for
 from evals.verdicts import Verdict, nobody
+from labeling.generate_args import read_prompts
 
 Answers = dict[tuple["Side", str, int], Completion]  # by (side, prompt_id, sample_index)
 

@@ -1,18 +1,15 @@
-"""What a compare run is asked to do: its arguments and prompts, checked in words before a model is loaded."""
+"""What a compare run is asked to do, checked in words before a model is loaded, and what a reader must know about its judge."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from data.checkers import demo_world
-from data.engine import Message, ModelSpec
+from data.engine import ModelSpec
 from data.errors import RunError
 from data.records import Prompt
-from data.rundir import RunDir
 from evals.judge import self_judging
 from evals.judge_templates import is_demo_model
 
@@ -65,30 +62,6 @@ class CompareArgs:
         if args.name_a == args.name_b:
             args = replace(args, name_b=f"{args.name_b} (2)")
         return replace(args, judge_name="" if args.judge is None else args.judge_name or args.judge.base)
-
-
-def read_prompts(run: RunDir, config: Mapping[str, Any]) -> list[Prompt]:
-    """The frozen prompts, each once; RunError names the line that cannot be read."""
-    data = config.get("data") or {}
-    file = run.check_data(str(data.get("file", "")), str(data.get("sha256", "")))
-    prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):  # as text it would also split at U+2028 and the like
-        try:
-            row = json.loads(line)
-            messages = tuple(Message(m["role"], str(m["content"])) for m in row["messages"])
-            prompt_id = str(row["prompt_id"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"Line {number} of {file.name} is not a prompt with prompt_id and messages; start the run again."
-            ) from error
-        prompts.setdefault(prompt_id, _prompt(prompt_id, str(config.get("project_id", "")), messages))
-    if not prompts:
-        raise RunError("There are no prompts to compare on: choose some, or import them on the Data page.")
-    return list(prompts.values())
-
-
-def _prompt(prompt_id: str, project_id: str, messages: tuple[Message, ...]) -> Prompt:
-    return Prompt(prompt_id, project_id, messages, (), "", "", "", "", "held_out", datetime.now(UTC))
 
 
 def warnings(args: CompareArgs, prompts: Sequence[Prompt]) -> Iterator[str]:

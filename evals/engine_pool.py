@@ -67,8 +67,7 @@ def cancel_on_stop(run: RunDir, engines: Engines) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(0.2):
             if run.stop_requested:
-                engines.cancel()
-                return
+                engines.cancel()  # again and again: the next call may only just have begun
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
