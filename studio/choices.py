@@ -11,7 +11,7 @@ from data.records import Model, Prompt
 from evals.judge_templates import is_demo_model
 from studio.context import Studio, Viewer
 
-KINDS = {"base": "", "adapter": " · trained here", "endpoint": " · endpoint", "judge": " · judge"}
+KINDS = {"base": "", "adapter": " · trained here", "endpoint": " · endpoint", "judge": ""}
 
 
 class BeforeAfter(NamedTuple):

@@ -60,7 +60,7 @@ _MARK = (
 
 def block(value: str = "", elem_id: str | None = None, **more: Any) -> gr.HTML:
     """A `gr.HTML` without Gradio's prose styles; what goes in comes from `studio.render`, which escapes."""
-    return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False, **more)
+    return gr.HTML(value, elem_id=elem_id, elem_classes="st-block", apply_default_css=False, padding=False, **more)
 
 
 class Top:

@@ -13,9 +13,10 @@ from data.errors import BadInput
 from data.records import Model, Project, Prompt, Split
 from data.rundir import sha256_of
 from studio.choices import before_after, is_demo, options, strangers, writers
+from studio.comparisons import write_prompts
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, goes_to, guarded
-from studio.judge_tab import whole, write_prompts
+from studio.judge_tab import whole
 from studio.render import Html, count, empty, note, run_link
 from studio.visitors import MAX_RUN_PROMPTS, RunSize
 

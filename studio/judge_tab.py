@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
@@ -13,17 +9,15 @@ import gradio as gr
 from data import prompts
 from data.errors import BadInput
 from data.records import Model, Project, Prompt, Split
-from data.rundir import sha256_of
-from studio.choices import before_after, covered, is_demo, judges, options, strangers, writers
+from studio.choices import before_after, is_demo, judges, options, strangers, writers
+from studio.comparisons import NO_PROMPTS, PROMPTS, SAMPLES, Comparison, start
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, goes_to, guarded
 from studio.render import Html, count, note, run_link
-from studio.visitors import RunSize
 
 RULES = "rules"  # in place of a judge's id: only the demo world's rules decide
 SETS = [("Held-out prompts, never trained on", "held_out"), ("Training prompts", "train"), ("All prompts", "all")]
 MAX_PROMPTS = 2_000
-PROMPTS, SAMPLES = 60, 2
 
 
 class JudgeTab:
@@ -88,7 +82,7 @@ class JudgeTab:
         project = self._studio.project(viewer)
         chosen = self._prompts(project, which, int(n or 0))
         if not chosen:
-            return note("There are no such prompts in this project; choose others, or import some on the Data page.", "warn")
+            return note(NO_PROMPTS, "warn")
         models = [m for m in self._studio.models(viewer) if m.model_id in (a, b, judge)]
         outside = strangers(chosen)
         if outside and any(is_demo(m) for m in models):
@@ -120,44 +114,13 @@ class JudgeTab:
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
         before, after = self._model(viewer, a, "before"), self._model(viewer, b, "after")
-        if before.model_id == after.model_id:
-            raise BadInput("Both are the same model; choose two different ones.")
         grader = None if judge == RULES else self._model(viewer, judge, "judge")
         asked = self._prompts(project, which, whole(n, "How many prompts", 1, MAX_PROMPTS))
-        if not asked:
-            raise BadInput("There are no such prompts in this project; choose others, or import some on the Data page.")
-        size = RunSize(len(asked), 2 * whole(samples, "Answers to each", 1, 16))
-        args = self._args(before, after, grader, size.samples // 2, temperature, int(tokens), asked)
-        chosen = [before, after, *([grader] if grader else [])]
-        with tempfile.TemporaryDirectory() as folder:
-            file = write_prompts(Path(folder) / "prompts.jsonl", asked)
-            data = {"file": file.name, "sha256": sha256_of(file), "rows": len(asked)}
-            name = f"{before.name} against {after.name}"
-            run = self._studio.start_run(
-                viewer, "compare", "evals.compare", name, {"args": args, "data": data}, {file.name: file}, chosen, size
-            )
-        return f"./{run_link(run)}"
+        each = whole(samples, "Answers of each model", 1, 16)
+        wanted = Comparison(before, after, grader, tuple(asked), each, float(temperature), int(tokens))
+        return f"./{run_link(start(self._studio, viewer, wanted))}"
 
     # --- parts ---
-
-    def _args(
-        self, a: Model, b: Model, judge: Model | None, samples: int, temperature: float, tokens: int, asked: Sequence[Prompt]
-    ) -> dict[str, Any]:
-        keys = self._studio.keys
-        return {
-            "model_a": keys.spec(a).to_json(),
-            "model_b": keys.spec(b).to_json(),
-            "name_a": a.name,
-            "name_b": b.name,
-            "model_id_a": a.model_id,
-            "model_id_b": b.model_id,
-            "judge": keys.spec(judge).to_json() if judge else None,
-            "judge_name": judge.name if judge else "",
-            "samples": samples,
-            "temperature": float(temperature),
-            "max_new_tokens": tokens,
-            "grader": "demo_world" if any(covered(p) for p in asked) else "",
-        }
 
     def _model(self, viewer: Viewer, model_id: str | None, role: str) -> Model:
         if not model_id:
@@ -169,13 +132,6 @@ class JudgeTab:
             raise BadInput("Choose which prompts to compare on.")
         split = None if which == "all" else cast(Split, which)
         return prompts.of_project(self._studio.db, project.project_id, split, limit=max(0, min(n, MAX_PROMPTS)))
-
-
-def write_prompts(file: Path, asked: Sequence[Prompt]) -> Path:
-    """The frozen input of a run that asks prompts: one JSON object a line."""
-    rows = ({"prompt_id": p.prompt_id, "messages": [m._asdict() for m in p.messages]} for p in asked)
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return file
 
 
 def whole(value: float | None, name: str, low: int, high: int) -> int:

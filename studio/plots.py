@@ -36,9 +36,7 @@ class Chart(NamedTuple):
 
 LOSS = Chart("Loss", (Line("loss", "training"), Line("eval_loss", "held out")))
 MARGIN = Chart("Reward margin", (Line("rewards/margins", "training"), Line("eval_rewards/margins", "held out")))
-ACCURACY = Chart(
-    "Prefers the good answer", (Line("rewards/accuracies", "training"), Line("eval_rewards/accuracies", "held out")), True
-)
+ACCURACY = Chart("Accuracy", (Line("rewards/accuracies", "training"), Line("eval_rewards/accuracies", "held out")), True)
 REWARDS = Chart("Rewards", (Line("rewards/chosen", "good answers"), Line("rewards/rejected", "bad answers")))
 TOKENS = Chart("Right next tokens", (Line("mean_token_accuracy", "training"), Line("eval_mean_token_accuracy", "held out")), True)
 CHARTS: dict[str, tuple[Chart, ...]] = {"sft": (LOSS, TOKENS), "dpo": (LOSS, MARGIN, ACCURACY), "kto": (LOSS, MARGIN, REWARDS)}

@@ -63,7 +63,7 @@ def training(run: Run) -> Html:
             shown = percent if as_percent else (lambda x: f"{x:.2f}")
             rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else ""))
     links = (
-        button("Compare before and after", f"compare?run={run.run_id}"),
+        button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
         button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),
         button("Train on from it", f"train?run={run.run_id}", quiet=True),
     )
@@ -98,10 +98,8 @@ def comparison(result: CompareResult) -> Html:
             rows.append((name, _value(estimate), _interval(estimate, small)))
     first, *rest = summary(result)[: -len(result.warnings) or None]
     said = "".join(f"<li>{esc(sentence)}</li>" for sentence in rest)
-    return Html(
-        f'<p class="st-verdict">{esc(first)}</p>{picture}{facts(rows)}'
-        f"{f'<ul class=st-said>{said}</ul>' if said else ''}{notes(result.warnings)}"
-    )
+    more = f"<details class=st-more><summary>In full sentences</summary><ul class=st-said>{said}</ul></details>" if said else ""
+    return Html(f'<p class="st-verdict">{esc(first)}</p>{picture}{facts(rows)}{notes(result.warnings)}{more}')
 
 
 def _value(estimate: Estimate) -> str:

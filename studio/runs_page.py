@@ -12,14 +12,16 @@ from typing import Any
 import gradio as gr
 
 from data import runs
+from data.errors import BadInput
 from data.records import Run
 from data.rundir import RunDir
+from studio.comparisons import start_after
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, Top, block, guarded, heading
 from studio.metrics import Metrics
 from studio.plots import HOVER, charts
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
-from studio.run_report import report
+from studio.run_report import TRAINING, report
 
 SHOWN = 50
 LOG_BYTES = 12_000
@@ -54,6 +56,9 @@ class RunsPage:
         heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
         self.detail = block(elem_id="run-detail")
         with gr.Row():
+            self.compare = gr.Button(
+                "Compare before and after", variant="primary", visible=False, scale=0, min_width=240, elem_id="run-compare"
+            )
             self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
         self.charts = block(elem_id="run-charts", js_on_load=HOVER)
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
@@ -61,11 +66,12 @@ class RunsPage:
         self.list = block(elem_id="run-list", js_on_load=PICK)
         self.picked = gr.Textbox(visible=False)
         self.timer = gr.Timer(1.0, active=False)
-        live = [self.list, self.detail, self.stop, self.charts, self.log_box, self.log, self.timer]
+        live = [self.list, self.detail, self.compare, self.stop, self.charts, self.log_box, self.log, self.timer]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
         self.list.pick(guarded(self.pick), outputs=[self.picked, *live], **shared)
         self.timer.tick(guarded(self.refresh), self.picked, live, **shared)
+        self.compare.click(guarded(self.compare_it), self.picked, [self.picked, *live], **shared)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
 
     # --- handlers ---
@@ -91,6 +97,15 @@ class RunsPage:
             self._studio.jobs.stop(run.run_id)
         return self._live(viewer, picked)
 
+    def compare_it(self, picked: str, request: gr.Request) -> list[Any]:
+        """Start the comparison of before and after, and look at it."""
+        viewer = self._studio.viewer(request)
+        run = self._chosen(viewer, picked)
+        if run is None:
+            raise BadInput("Choose a run first.")
+        started = start_after(self._studio, viewer, run.run_id).run_id
+        return [started, *self._live(viewer, started)]
+
     # --- what is shown ---
 
     def _chosen(self, viewer: Viewer, picked: str) -> Run | None:
@@ -107,10 +122,20 @@ class RunsPage:
         run = self._chosen(viewer, picked)
         if run is None:
             nothing = empty("Nothing has run yet.", "train", "Train on your labels")
-            return [nothing, "", gr.update(visible=False), "", gr.update(visible=False), "", gr.Timer(active=False)]
+            return [
+                nothing,
+                "",
+                gr.update(visible=False),
+                gr.update(visible=False),
+                "",
+                gr.update(visible=False),
+                "",
+                gr.Timer(active=False),
+            ]
         return [
             _list(mine, run),
             self._detail(run),
+            gr.update(visible=run.kind in TRAINING and bool(run.result.get("model_id"))),
             self._stop_button(run),
             charts(run.kind, self._metrics.of(run.run_id)),
             gr.update(visible=True),

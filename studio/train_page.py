@@ -18,7 +18,7 @@ from studio.context import Studio, Viewer
 from studio.form import Form
 from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading, query
 from studio.local_models import parameters_of
-from studio.render import Html, count, empty, facts, notes, run_link
+from studio.render import Html, count, empty, facts, note, notes, run_link
 from studio.visitors import RunSize
 from training.config import TrainConfig, config_class, recipe, run_args
 
@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "kto": ("answer called good or bad", "answers called good or bad"),
     "sft": ("good answer", "good answers"),
 }
-FEW = 20  # rows below which a change is unlikely to show
+FEW, ENOUGH = 10, 100  # rows: below the first a change is unlikely, from the second on likely to show
 MODULES = {"sft": "training.sft", "dpo": "training.dpo", "kto": "training.kto"}
 
 
@@ -178,9 +178,16 @@ class TrainPage:
                 f"{count(simulated, 'label')} of these {'was' if simulated == 1 else 'were'} simulated, not given by a person."
             )
         if 0 < train < FEW:
-            warnings.append(f"{count(train, one, many)} is little: a change may be too small to measure. {FEW} or more are better.")
-        problem = "" if train >= snapshots.MIN_TRAIN_ROWS else f"There are too few for training; label about {FEW} first."
-        return Learns(train, held_out, labels, Html(f"{facts(rows)}{notes(warnings)}"), problem)
+            warnings.append(f"{count(train, one, many)} is very little: label some more before you expect a change.")
+        problem = "" if train >= snapshots.MIN_TRAIN_ROWS else "These are too few for training; label about 20 answers first."
+        return Learns(train, held_out, labels, Html(f"{facts(rows)}{notes(warnings)}{_hope(train, many)}"), problem)
+
+
+def _hope(train: int, many: str) -> Html:
+    """What so many rows can do, said before the run rather than after it."""
+    if not FEW <= train < ENOUGH:
+        return Html("")
+    return note(f"A first try: with {train} {many} expect a small change. {ENOUGH} or more make it one that a comparison can show.")
 
 
 def _name(method: str, train: int) -> str:
