@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +76,8 @@ def copy_upload(settings: Settings, source_path: Path, name: str, owner: str = "
     except OSError as error:
         raise home.words(error, settings) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def safe_name(name: str) -> str:

@@ -124,21 +124,18 @@ class Look:
         self.known_world += len(asked) < LONG_PROMPT and demo_world.covers(asked)
 
     def warnings(self) -> Iterator[str]:
-        for lines, words in (
-            (self._same, "have two answers that are the same: they make no pair, and no preference is stored"),
-            (self._doubled, "stand in the file more than once: they are stored once"),
-            (self._empty, "have an empty answer: it is kept as a model's silence"),
-            (self._turns, "have an answer with “Human:” or “Assistant:” in it: it may be more than one turn"),
-            (self._long, f"have a prompt of more than {LONG_PROMPT:,} characters: it may not fit a small model's context"),
+        for lines, what, so in (
+            (self._same, "two answers that are the same", "they make no pair, and no preference is stored"),
+            (self._doubled, "nothing but what stands higher up", "they are stored once"),
+            (self._empty, "an empty answer", "it is kept as a model's silence"),
+            (self._turns, "“Human:” or “Assistant:” in an answer", "it may be more than one turn"),
+            (self._long, f"a prompt of more than {LONG_PROMPT:,} characters", "it may not fit a small model's context"),
         ):
             if lines:
-                yield f"{_count(lines)} {words} (line {', '.join(map(str, lines[:NAMED]))}{' …' if len(lines) > NAMED else ''})."
+                named = ", ".join(map(str, lines[:NAMED])) + (" …" if len(lines) > NAMED else "")
+                yield f"Rows with {what}: {len(lines):,} (line {named}); {so}."
         if self.good and self.known_world < len(self._seen) / 2:
             yield (
                 "The demo model knows only its own small world and will babble on these prompts: "
                 "choose a model from the hub or an endpoint for them."
             )
-
-
-def _count(lines: list[int]) -> str:
-    return f"{len(lines):,} row{'s' if len(lines) > 1 else ''}"

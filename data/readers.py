@@ -94,19 +94,19 @@ def sniff(path: Path) -> Format:
     """The format, from the first bytes; the name only tells CSV from JSON. BadInput when it is none that can be read."""
     source = Source(path)
     try:
+        start = source.head
         line = next((line for line in source.lines() if line.raw is None or line.raw.strip(b"\xef\xbb\xbf \t\r\n")), None)
     finally:
         source.close()
     if line is None:
         raise BadInput(f"{path.name} holds nothing but blank lines; choose a file with at least one row.")
     name = path.name.lower().removesuffix(".gz")
-    head = (line.raw or b"").removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head.startswith(b"PAR1"):
+    head = (start if line.raw is None else line.raw).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"PAR1"):
         if source.is_gzip:
             raise BadInput(f"{path.name} is a gzipped Parquet file; unpack it and import it again.")
         return "parquet"
-    if line.raw is not None:
-        check_start(line.raw[:4], path.name)
+    check_start(start[:4], path.name)
     if name.endswith((".csv", ".tsv")):
         return "csv"
     if name.endswith(".parquet"):

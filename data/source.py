@@ -49,11 +49,16 @@ class Source:
             raise BadInput(f"{self.name} is empty; choose a file with at least one row.")
         self.is_gzip = self._raw.read(2) == b"\x1f\x8b"
         self._raw.seek(0)
-        self.stream: BinaryIO = io.BufferedReader(_Gunzip(self._raw, self.name), CHUNK) if self.is_gzip else self._raw
+        self.stream: io.BufferedReader = io.BufferedReader(_Gunzip(self._raw, self.name), CHUNK) if self.is_gzip else self._raw
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, unpacked; only before anything is read."""
+        return self.stream.peek(64)[:64]
 
     @property
     def share(self) -> float:
-        return min(1.0, self._raw.tell() / self._size)
+        return 1.0 if self._raw.closed else min(1.0, self._raw.tell() / self._size)
 
     def lines(self) -> Iterator[Line]:
         number = 0
@@ -98,7 +103,7 @@ class _Gunzip(io.RawIOBase):
         return len(block)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     """Regular files only: opening a pipe would wait for ever."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
@@ -109,7 +114,7 @@ def _open(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise BadInput(f"{path.name} is not an ordinary file; choose a file with rows.")
-    return os.fdopen(handle, "rb", CHUNK)
+    return io.BufferedReader(io.FileIO(handle), CHUNK)
 
 
 def check_text(path: Path) -> None:

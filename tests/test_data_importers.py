@@ -133,7 +133,7 @@ def test_hh_transcripts_become_turns_and_two_answers_labelled_on_both_sides(plac
     path = put(place, source)
     preview = importers.read(place.settings, path)
     assert (preview.kind, preview.rows, preview.labels) == ("transcripts", 2312, 2312)
-    assert any("4 rows have an empty answer" in words for words in preview.warnings)
+    assert any("Rows with an empty answer: 4 (line 87, 517, 926, 1104)" in words for words in preview.warnings)
     report = load_twice(place, path)
     assert (report.prompts_added, report.completions_added, report.preferences_added) == (2310, 4624, 2312)
     asked = {p.prompt_id: p for p in prompts.of_project(place.db, place.project_id)}
@@ -230,4 +230,4 @@ def test_a_judges_scores_are_not_taken_for_a_persons_labels(place: Place, shared
 def test_what_the_demo_model_cannot_answer_is_said_in_the_preview(place: Place, shared_data: Path) -> None:
     preview = importers.read(place.settings, put(place, shared_data / "arena_hard/question_v0.1.jsonl"))
     assert any(words.startswith("The demo model knows only its own small world") for words in preview.warnings)
-    assert any("2 rows have a prompt of more than 8,000 characters" in words for words in preview.warnings)
+    assert any("Rows with a prompt of more than 8,000 characters: 2" in words for words in preview.warnings)
