@@ -1,4 +1,4 @@
-"""`kill -9` of the whole app with labels in flight and a run going: nothing acknowledged is lost, nothing is there twice, the run is
+"""`kill -9` of the whole app with labels in flight and a run going: nothing acknowledged is lost or there twice, and the run is
 what it is. The app, the clients and the run are real processes and real HTTP; the proof is read from the database afterwards.
 """
 
