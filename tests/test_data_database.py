@@ -67,8 +67,7 @@ def test_update_and_delete_say_how_many(db: Database) -> None:
 
 def test_a_failing_write_fails_alone(db: Database) -> None:
     """All three are submitted while the writer is held up, so they share a batch."""
-    go = threading.Event()
-    held = db.submit(lambda cursor: go.wait())
+    held, go = hold(db)
     good = db.submit(lambda cursor: cursor.insert("people", [person("good")]))
     bad = db.submit(lambda cursor: cursor.insert("people", [{**person("bad"), "kind": None}]))
     ugly = db.submit(lambda cursor: 1 / 0)
@@ -85,6 +84,19 @@ def test_a_failing_write_fails_alone(db: Database) -> None:
     assert db.insert("people", [person("after")]) == 1
 
 
+def hold(db: Database) -> tuple[Any, threading.Event]:
+    """Keep the writer busy, alone in its batch, until the event is set: what is submitted meanwhile shares the next batch."""
+    inside, go = threading.Event(), threading.Event()
+
+    def wait(cursor: Cursor) -> bool:
+        inside.set()
+        return go.wait()
+
+    held = db.submit(wait)
+    inside.wait()
+    return held, go
+
+
 def test_a_write_is_whole_or_not_there(db: Database) -> None:
     def half(cursor: Cursor) -> None:
         cursor.insert("people", [person("first half")])
@@ -96,8 +108,7 @@ def test_a_write_is_whole_or_not_there(db: Database) -> None:
 
 
 def test_gathered_inserts_count_what_each_caller_added(db: Database) -> None:
-    go = threading.Event()
-    held = db.submit(lambda cursor: go.wait())
+    held, go = hold(db)
     with ThreadPoolExecutor(8) as pool:
         counts = [pool.submit(db.insert, "people", [person("same"), person(f"own {i}")]) for i in range(8)]
         while db._writer._queue.qsize() < 8:
