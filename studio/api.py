@@ -40,6 +40,7 @@ MAX_BODY = 512 * 1024
 MAX_VOTES = 500
 MAX_BATCH_CHARACTERS = 4_000_000  # of rendered text in one answer; what does not fit comes with the next request
 HISTORY = 20
+IN_ALL = "labels in all"
 
 log = logging.getLogger("studio.api")
 
@@ -235,9 +236,10 @@ def _who(viewer: Viewer, project: Project) -> dict[str, str]:
 
 def _progress(p: Progress) -> dict[str, int | str]:
     """`target` is the next one worth reaching: a first run, one label for every prompt, everything."""
-    targets = [(ENOUGH_LABELS, "for a first training run"), (p.first_rank, "one for every prompt"), (p.total, "everything")]
+    first_run, every_prompt = "labels for a first training run", "labels, one for every prompt"
+    targets = [(ENOUGH_LABELS, first_run), (p.first_rank, every_prompt), (p.total, IN_ALL)]
     reached = p.complete
-    target, meaning = next(((t, words) for t, words in targets if reached < t <= p.total), (p.total, "everything"))
+    target, meaning = next(((t, words) for t, words in targets if reached < t <= p.total), (p.total, IN_ALL))
     return {
         "mine": p.mine,
         "skipped": p.skipped,

@@ -34,7 +34,8 @@ from studio.context import VISITOR_COOKIE, VISITOR_TOKEN
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'; font-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; "
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'self' https://huggingface.co"
 )
 OWN_ROUTES = "/api/"

@@ -33,10 +33,9 @@ def studio_without_runs(settings: Settings, db: Database) -> Studio:
     return Studio(settings, db, nothing, nothing, Assignment(db), EndpointKeys())
 
 
-def main(home: str, port: str, *flags: str) -> None:
-    settings = Settings(home=Path(home), port=int(port), visitor="--visitor" in flags)
-    db = Database(settings)
-    studio = studio_without_runs(settings, db)
+def launch(studio: Studio) -> gr.Blocks:
+    """Serve the Label page from a thread of this process."""
+    settings = studio.settings
     with gr.Blocks(title="Label", analytics_enabled=False) as demo:
         gr.Markdown("Home")
     page = LabelPage(studio)
@@ -55,6 +54,13 @@ def main(home: str, port: str, *flags: str) -> None:
         head=f"<style>{CSS.read_text(encoding='utf-8')}</style>",
         app_kwargs={"routes": api.routes(studio), "middleware": [Middleware(SecurityMiddleware, settings=settings)]},
     )
+    return demo
+
+
+def main(home: str, port: str, *flags: str) -> None:
+    settings = Settings(home=Path(home), port=int(port), visitor="--visitor" in flags)
+    db = Database(settings)
+    demo = launch(studio_without_runs(settings, db))
     signal.signal(signal.SIGTERM, lambda *_: (db.close(), sys.exit(0)))
     demo.block_thread()
 

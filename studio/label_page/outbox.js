@@ -60,8 +60,7 @@ export class Outbox {
     this.lastStamp = Math.max(Date.now(), this.lastStamp + 1);
     const key = `al-out:${this.who}:${String(this.lastStamp).padStart(15, "0")}:${this.space}:${entry.id}`;
     this.put(key, entry);
-    this.onChange();
-    this.flush();
+    setTimeout(() => (this.onChange(), this.flush())); // it is safe already; the next item is painted first
     return entry;
   }
 

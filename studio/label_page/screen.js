@@ -22,7 +22,7 @@ export class Screen {
     this.count = el("span", { class: "al-count" });
     this.bar = el("span", { class: "al-bar-fill" });
     this.barBox = el("div", { class: "al-bar", role: "progressbar", "aria-label": "Labels", "aria-valuemin": "0" }, this.bar);
-    this.saved = el("span", { class: "al-status", role: "status" });
+    this.saved = el("span", { class: "al-status", role: "status", "data-kind": "" });
     this.rawButton = button(
       { class: "al-quiet", "aria-keyshortcuts": "R", title: "Show the texts as they were written", onclick: () => does.act("raw") },
       "Raw",
@@ -207,9 +207,9 @@ export class Screen {
     }[trouble.kind];
     const kept = volatile
       ? "Keep this tab open: your browser allows no storage here."
-      : "Nothing is lost: this browser keeps what you answer and sends it as soon as it can. You can go on.";
+      : "This browser keeps what you answer and sends it as soon as it can; you can go on.";
     const again = button({ class: "al-inline", onclick: () => this.does.hurry() }, "Try now");
-    return warn(`${why} ${plural(unsent, "label")} unsent. ${kept} `, again);
+    return warn(`${why} ${plural(unsent, "label")} unsent, none lost. ${kept} `, again);
   }
 
   deadNote(dead) {
