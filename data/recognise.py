@@ -56,9 +56,9 @@ class _Sample:
         return next(((self._lower[a], self._lower[b]) for a, b in couples if a in self._lower and b in self._lower), ("", ""))
 
     def prompt(self, but: Iterable[str] = ()) -> str:
-        """A column of prompts: not one that holds nothing but numbers, such as the ids of prompts in another file."""
-        candidates = (self.find((name,), but) for name in PROMPT)
-        return next((column for column in candidates if column and not self.all(column, _is_number)), "")
+        """The column of prompts. One with nothing but numbers, such as the ids of prompts in another file, comes last."""
+        found = [column for column in (self.find((name,), but) for name in PROMPT) if column]
+        return next((column for column in found if not self.all(column, _is_number)), found[0] if found else "")
 
     def values(self, column: str) -> list[Any]:
         return [row[column] for row in self.rows if row.get(column) is not None] if column else []
@@ -76,6 +76,14 @@ class _Sample:
         return found
 
 
+def _doubted(found: Found, sample: _Sample) -> Found:
+    """With a note where the prompts are numbers."""
+    if not sample.all(found.mapping.prompt, _is_number):
+        return found
+    note = f"“{found.mapping.prompt}” holds nothing but numbers: they may be the ids of prompts that stand in another file."
+    return Found(found.mapping, (*found.notes, note))
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (
         isinstance(value, str) and value.strip().removeprefix("-").replace(".", "", 1).isdecimal()
@@ -90,7 +98,7 @@ def recognise(rows: Sequence[Mapping[str, Any]], name: str) -> Found:
     for look in _LOOKS:
         found = look(sample, name)
         if found is not None:
-            return found
+            return _doubted(found, sample)
     raise BadInput(
         f"{name} has no column that could be the prompt: it has {names(sample.columns)}, and what is looked for is prompt, "
         "instruction, question, messages, turns, or chosen and rejected; rename one of them or choose the columns yourself."

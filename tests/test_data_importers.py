@@ -104,9 +104,9 @@ def test_a_file_without_prompts_is_refused_naming_its_columns(place: Place, shar
     assert prompts.count(place.db, place.project_id) == 0
 
 
-def test_numbers_of_prompts_in_another_file_are_no_prompts(place: Place, shared_data: Path) -> None:
-    with pytest.raises(BadInput, match="no column that could be the prompt: it has 'id', 'prompt', 'model_x'"):
-        importers.read(place.settings, put(place, shared_data / "evalica/llmfao.csv"))
+def test_prompts_that_may_be_numbers_of_prompts_elsewhere_are_doubted(place: Place, shared_data: Path) -> None:
+    preview = importers.read(place.settings, put(place, shared_data / "evalica/llmfao.csv"))
+    assert preview.warnings[0].startswith("“prompt” holds nothing but numbers: they may be the ids of prompts")
 
 
 def test_seed_tasks_join_instruction_and_input(place: Place, shared_data: Path) -> None:

@@ -1,0 +1,90 @@
+"""Rows into JSON lines, CSV or Parquet, a few at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from data.errors import BadInput
+from data.readers import escape
+
+Format = Literal["jsonl", "csv", "parquet"]
+Row = dict[str, Any]
+BATCH = 1_000
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "dpo": ("prompt", "chosen", "rejected"),
+    "kto": ("prompt", "completion", "label"),
+    "sft": ("prompt", "completion"),
+    "prompts": ("prompt", "follow_up", "reference", "category", "external_id", "source", "split"),
+    "labels": (
+        "label_id", "task", "prompt", "follow_up", "response_a", "response_b", "preference", "annotator", "model_a", "model_b",
+        "split", "simulated", "dwell_ms", "note", "labelled_at",
+    ),
+}  # fmt: skip
+
+
+def write(path: Path, format: Format, layout: str, conversational: bool, rows: Iterable[Row]) -> int:
+    """How many rows were written; OSError when the disk does not take them."""
+    if format == "jsonl":
+        return _jsonl(path, rows)
+    if format == "csv":
+        return _csv(path, COLUMNS[layout], rows)
+    if format == "parquet":
+        return _parquet(path, layout, conversational, rows)
+    raise BadInput(f"{format!r} cannot be written; choose jsonl, csv or parquet.")
+
+
+def _jsonl(path: Path, rows: Iterable[Row]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            count += 1
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    return count
+
+
+def _csv(path: Path, columns: tuple[str, ...], rows: Iterable[Row]) -> int:
+    """With a byte order mark: without it Excel takes UTF-8 for Windows-1252."""
+    count = 0
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow(columns)
+        for row in rows:
+            count += 1
+            writer.writerow([_cell(row[column]) for column in columns])
+    return count
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return escape(str(value))
+
+
+def _parquet(path: Path, layout: str, conversational: bool, rows: Iterable[Row]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    kinds = {"follow_up": pa.list_(pa.string()), "label": pa.bool_(), "simulated": pa.bool_(), "dwell_ms": pa.int64()}
+    if conversational:
+        kinds |= dict.fromkeys(("prompt", "chosen", "rejected", "completion"), turns)
+    schema = pa.schema([(column, kinds.get(column, pa.string())) for column in COLUMNS[layout]])
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in _batches(rows):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            count += len(batch)
+    return count
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    source = iter(rows)
+    while batch := list(islice(source, BATCH)):
+        yield batch

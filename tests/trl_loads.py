@@ -1,0 +1,50 @@
+"""Loads exported files with `datasets` and trains a step on each with TRL's own trainers; test_data_exporters.py runs it in a
+process of its own. Prints the first loss of each as JSON.
+
+    python tests/trl_loads.py FOLDER      with FOLDER/files.json: {"dpo True": [jsonl, parquet], ...}
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import load_dataset
+from tiny_model import save_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+
+TRAINERS: dict[str, Any] = {"dpo": (DPOTrainer, DPOConfig), "kto": (KTOTrainer, KTOConfig), "sft": (SFTTrainer, SFTConfig)}
+
+
+def first_loss(folder: Path, base: Path, name: str, lines: str, table: str) -> float:
+    rows = load_dataset("json", data_files=lines, split="train", cache_dir=str(folder / "cache"))
+    same = load_dataset("parquet", data_files=table, split="train", cache_dir=str(folder / "cache"))
+    assert rows.to_list() == same.to_list(), name
+    trainer_class, config_class = TRAINERS[name.split()[0]]
+    args = config_class(
+        output_dir=str(folder / name.replace(" ", "-")), max_steps=1, per_device_train_batch_size=4, logging_steps=1,
+        use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = trainer_class(
+        model=AutoModelForCausalLM.from_pretrained(base),
+        args=args,
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )
+    trainer.train()
+    return float(next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry))
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(2)
+    base = save_model(folder / "base")
+    files: dict[str, list[str]] = json.loads((folder / "files.json").read_text())
+    print(json.dumps({name: first_loss(folder, base, name, *paths) for name, paths in files.items()}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
