@@ -134,11 +134,8 @@ def _take(job: Job, one: Asked, request: GenRequest, reply: GenResult) -> None:
         return
     one.texts.add(text.strip())
     args = job.args
-    sampling: dict[str, Any] = {
-        "temperature": round(request.temperature, 3),
-        "top_p": args.top_p,
-        "max_new_tokens": args.max_new_tokens,
-    }
+    sampling: dict[str, Any] = {"temperature": round(request.temperature, 3), "top_p": args.top_p}
+    sampling["max_new_tokens"] = args.max_new_tokens
     if args.system:
         sampling["system"] = args.system
     row = completions.new(
@@ -191,9 +188,10 @@ def _progress(job: Job, last: bool = False) -> None:
         return
     job.said = now
     took, made = now - job.started, job.result.completions - job.already
-    left = max(0, job.total - job.result.completions - job.result.errors)
+    done = job.result.completions + job.result.duplicates + job.result.errors
+    left = max(0, job.total - done)
     eta = 0.0 if last else round(took / made * left, 1) if made else None
-    job.run.event("progress", done=job.result.completions, total=job.total, unit="answers", seconds=round(took, 1), eta_s=eta)
+    job.run.event("progress", done=done, total=job.total, unit="answers", seconds=round(took, 1), eta_s=eta)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def load_base(spec: ModelSpec, for_training: bool = False, dtype: torch.dtype | 
     name = _known(spec)
     config = _read(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
     if dtype is None:
-        small = not for_training and device().type == "cpu" and _parameters(config) < SMALL_PARAMETERS
+        small = not for_training and device().type == "cpu" and _read(name, lambda: _parameters(config)) < SMALL_PARAMETERS
         dtype = torch.float32 if small else compute_dtype()
     model = _read(
         name,
@@ -92,9 +92,21 @@ def load_base(spec: ModelSpec, for_training: bool = False, dtype: torch.dtype | 
             device_map={"": device()},
         ),
     )
+    _spare_repacking(model, for_training)
     model.config.use_cache = not for_training
     model.eval()
     return model
+
+
+def _spare_repacking(model: torch.nn.Module, for_training: bool) -> None:
+    """Keep bitsandbytes from repacking NF4 weights for a CPU kernel where that fails or harms.
+
+    At the first forward in eval mode it does so for good: it raises for widths that are no multiples of its blocks, and the
+    kernel has no backward, so one evaluation during training would cut the gradients of every layer below, without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu") and (for_training or module.in_features % 64 or module.out_features % 32):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_tokenizer(base: str) -> Tokenizer:
