@@ -18,6 +18,8 @@ from data.database import Database
 from data.errors import BadInput
 from data.records import Impression, LabelEvent, LabelEventType, Preference
 
+REVEALED = "compare"  # the policy of impressions whose authors are shown after the vote, which is therefore final
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -48,12 +50,14 @@ class Past(NamedTuple):
 
 
 def history(db: Database, annotator_id: str, project_id: str, n: int) -> list[Past]:
-    """This annotator's last `n` labels that stand, newest first."""
+    """This annotator's last `n` labels that stand and may be taken back, newest first."""
     sql = """
-        select l.impression_id, l.preference from current_labels l join impressions i using (impression_id)
-        where l.annotator_id = ? and l.project_id = ? and i.kind != 'imported' order by l.seq desc limit ?
+        select l.impression_id, l.preference
+        from current_labels l join impressions i using (impression_id) join projects p on p.project_id = l.project_id
+        where l.annotator_id = ? and l.project_id = ? and i.kind != 'imported' and i.policy != ? and i.task = p.task
+        order by l.seq desc limit ?
     """
-    found = db.rows(sql, (annotator_id, project_id, n))
+    found = db.rows(sql, (annotator_id, project_id, REVEALED, n))
     shown = {i.impression_id: i for i in impressions.get_many(db, [row["impression_id"] for row in found])}
     return [Past(shown[row["impression_id"]], row["preference"]) for row in found]
 
@@ -106,6 +110,8 @@ def _refusal(vote: Vote, impression: Impression | None, annotator_id: str) -> st
         return "This item was not shown to you, so your label for it was not stored."
     if vote.event not in ("cast", "revised", "retracted"):
         return f"“{vote.event[:40]}” is nothing that can be done to a label."
+    if impression.policy == REVEALED and vote.event != "cast":
+        return "Who wrote the answers has been shown since, so this label stays as it was given."
     if vote.note.encode("utf-8", "replace").decode() != vote.note:
         return "The note holds half a character and cannot be stored; write it again."
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from labelling import seed_project
 
-from data import labels
+from data import impressions, labels
 from data.errors import BadInput
 from labeling import preferences
 from labeling.assignment import Assignment
@@ -126,6 +127,18 @@ def test_history_is_what_stands_newest_first(db: Any, served: list[Any]) -> None
         (served[3].impression_id, "tie"),
     ]
     assert preferences.history(db, "bea", served[0].project_id, 3) == []
+
+
+def test_a_vote_given_before_its_authors_were_shown_is_final(db: Any, served: list[Any]) -> None:
+    revealed = replace(served[0], impression_id="revealed", policy="compare")
+    impressions.add(db, [revealed])
+    preferences.cast(db, "ann", "revealed", "a")
+    with pytest.raises(BadInput, match="stays as it was given"):
+        preferences.retract(db, "ann", "revealed")
+    with pytest.raises(BadInput, match="stays as it was given"):
+        preferences.revise(db, "ann", "revealed", "b")
+    assert preferences.history(db, "ann", served[0].project_id, 20) == []
+    assert [e.preference for e in labels.current(db, served[0].project_id)] == ["a"]
 
 
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

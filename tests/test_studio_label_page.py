@@ -29,6 +29,7 @@ from data.settings import Settings
 pytestmark = pytest.mark.browser
 
 READY = '.al[data-armed]:not([data-armed=""])'
+FORBIDDEN = ["script", "iframe", "img", "form", "a[href]", "object", "style", "link", "[id]", "[onerror]", "[onload]"]
 LOOK = 150  # milliseconds that the page wants an item to be seen before it takes a key
 
 
@@ -516,15 +517,17 @@ def test_the_hostile_corpus_runs_nothing_loads_nothing_and_keeps_the_layout(app:
     for k in range(len(names)):
         page.evaluate("document.querySelectorAll('.al-more').forEach(d => d.open = true)")
         page.wait_for_timeout(50)
-        seen = page.evaluate("""() => ({
+        seen = page.evaluate(
+            """forbidden => ({
             pwned: window.__pwned,
             wide: document.documentElement.scrollWidth - innerWidth,
             bar: document.querySelector('.al-votes').getBoundingClientRect().toJSON(),
             top: document.elementFromPoint(innerWidth / 2, document.querySelector('.al-votes').getBoundingClientRect().top + 20)
                 .closest('.al-dock') !== null,
-            forbidden: [...document.querySelectorAll(
-                ['script', 'iframe', 'img', 'form', 'a[href]', 'object', 'style', 'link', '[id]', '[onerror]', '[onload]'].map(what => '.al-item ' + what))].map(e => e.outerHTML),
-        })""")
+            forbidden: [...document.querySelectorAll(forbidden.map(what => '.al-item ' + what))].map(e => e.outerHTML),
+        })""",
+            FORBIDDEN,
+        )
         assert seen["pwned"] is None
         assert seen["wide"] <= 0
         assert seen["top"], "the vote bar is covered"
