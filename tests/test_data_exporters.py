@@ -256,7 +256,7 @@ def test_preferences_come_back_as_they_were_whatever_the_format(
 
 @given(asked=st.lists(TEXT, min_size=1, max_size=8, unique=True), data=st.data())
 @hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_prompts_come_back_with_all_that_belongs_to_them(
     db: Database, settings: Settings, asked: list[str], data: st.DataObject

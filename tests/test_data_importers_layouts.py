@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from data import completions, importers, labels, projects, prompts
 from data.columns import LAYOUTS, ColumnMap, LabelColumn, describe
 from data.database import Database
 from data.engine import Message
 from data.errors import BadInput
+from data.import_store import Batch
 from data.normalise import Answer, Item, Vote, items
-from data.recognise import recognise
+from data.recognise import COMPLETION, LABELS, MESSAGES, PROMPT, REFERENCE, recognise
 from data.settings import Settings
 from data.transcripts import RowError, from_text, from_transcript, share_text
 
@@ -259,6 +263,38 @@ def test_an_implied_prompt_ends_at_a_word() -> None:
 def test_unknown_columns_are_named() -> None:
     with pytest.raises(BadInput, match="it has 'a', 'b'"):
         recognise([{"a": 1, "b": "x"}], "file.csv")
+
+
+TEXTS = st.text(max_size=12) | st.sampled_from(["user", "assistant", "Human: a\n\nAssistant: b"])
+PARTS = st.sampled_from(["role", "content", "from", "value", "x"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PARTS, inner, max_size=3),
+    max_leaves=8,
+)
+OTHERS = (
+    "turns instances chosen rejected response1 response2 annotator1 response_a response_b system follow_up input choices "
+    "question_id cmp_key simulated"
+)
+NAMES = sorted({*PROMPT, *COMPLETION, *MESSAGES, *LABELS, *REFERENCE, *OTHERS.split()})
+
+
+@given(rows=st.lists(st.dictionaries(st.sampled_from(NAMES), JSON, min_size=1, max_size=6), min_size=1, max_size=4))
+@hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_stands_in_a_row_it_is_stored_or_refused_with_a_reason(rows: list[dict[str, Any]]) -> None:
+    try:
+        mapping = recognise(rows, "file.jsonl").mapping
+    except BadInput:
+        return
+    batch, reasons = Batch("project", "file.jsonl"), []
+    for row in rows:
+        try:
+            batch.add(items(row, mapping))
+        except RowError as error:
+            reasons.append(str(error))
+    assert all("\n" not in reason and len(reason) < 300 for reason in reasons)
+    for prompt in batch.prompts.values():
+        assert prompt.text.strip()
 
 
 # --- stored ------------------------------------------------------------------------------------------------------------------
