@@ -1,11 +1,13 @@
 """Train the demo model from scratch: two million parameters on the generated world, in half an hour on two cores.
 
     python -m training.pretrain_demo [--out data/demo/model] [--resume] [--steps N]
+    python -m training.pretrain_demo --polish FOLDER --out OTHER      # the last stage alone, on finished weights
 
 Two kinds of rows are learned together, in separate forwards whose losses are summed: answers to prompts (loss on the
 answer only) and the judge's question (loss on the label only). For three quarters of the steps almost all answers are
 good, so that facts and forms are learned well; in the last quarter 45 % are flawed, so that samples differ in quality.
-Near the end the judge also sees pairs of the model's own samples, because those are what it will be asked about.
+Near the end the judge also sees pairs of the model's own samples, because those are what it will be asked about. A short
+second stage (POLISH) leans on both: more flaws, so that alignment has more to mend, and mostly pairs of own samples.
 Only prompts of the training side of the split are used; this is asserted on every row. Each step's rows are drawn from
 the seed and the step's number, so a resumed run sees what an uninterrupted one would have seen.
 """
@@ -61,6 +63,12 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     feed_forward: int = 512
+
+
+POLISH: Final = Recipe(
+    seed=1, steps=350, judge_rows=48, late_judge_rows=48, learning_rate=5e-4, warmup=20, early_flaws=0.55, late_flaws=0.55,
+    own_samples_at=(0.0, 0.4), own_prompts=2_500, own_share=0.7,
+)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -196,9 +204,14 @@ def _load_checkpoint(path: Path, model: LlamaForCausalLM, optimizers: Sequence[t
     return Progress(state["step"], [AnswerPair(*pair) for pair in state["own"]])
 
 
-def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, checkpoint: Path, resume: bool) -> LlamaForCausalLM:
-    """The trained model, in float32. Saves its state to `checkpoint` every 200 steps and picks it up on `resume`."""
-    model = build_model(recipe, tokenizer)
+def train(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, checkpoint: Path, resume: bool, model: LlamaForCausalLM | None = None
+) -> LlamaForCausalLM:
+    """The trained model, in float32: a fresh one, or the given one trained on.
+
+    Saves its state to `checkpoint` every 200 steps and at the end, and picks it up on `resume`.
+    """
+    model = model or build_model(recipe, tokenizer)
     optimizers = build_optimizers(model, recipe)
     progress = _load_checkpoint(checkpoint, model, optimizers) if resume and checkpoint.exists() else Progress()
     own_steps = {int(share * recipe.steps) for share in recipe.own_samples_at}
@@ -218,7 +231,7 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, checkpoint: Path, 
                 f"{elapsed / 60:.1f} min, {left / 60:.1f} min left",
                 flush=True,
             )
-        if progress.step % 200 == 0:
+        if progress.step % 200 == 0 or progress.step == recipe.steps:
             _save_checkpoint(checkpoint, model, optimizers, progress)
     return model
 
@@ -260,23 +273,34 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out:
     )  # fmt: skip
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    # The class's name of transformers 5 is unknown to servers that still run on 4; this one is known to both.
+    config = out / "tokenizer_config.json"
+    config.write_text(config.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
 
 
 def main() -> None:
-    """Parse the flags, train, save."""
+    """Parse the flags, train both stages, save."""
     parser = argparse.ArgumentParser(description="Train the demo model from scratch.")
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder the finished model is written to")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="updates; fewer for a quick look")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="updates of the first stage; fewer for a quick look")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--polish", type=Path, metavar="FOLDER", help="do the last stage alone, on the weights in FOLDER")
     flags = parser.parse_args()
     recipe = Recipe(seed=flags.seed, steps=flags.steps)
-    checkpoint = Path(os.environ.get("STUDIO_HOME", "workspace")) / f"pretrain_demo_{recipe.seed}_{recipe.steps}.pt"
+    home = Path(os.environ.get("STUDIO_HOME", "workspace"))
+    first, last = home / f"pretrain_demo_{recipe.seed}_{recipe.steps}.pt", home / f"pretrain_demo_{recipe.seed}_polish.pt"
     started, cpu = time.monotonic(), time.process_time()
-    tokenizer = train_tokenizer(recipe.seed)
-    model = train(recipe, tokenizer, checkpoint, flags.resume)
+    if flags.polish:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(flags.polish)
+        model = LlamaForCausalLM.from_pretrained(flags.polish, dtype=torch.float32, attn_implementation="eager")
+    else:
+        tokenizer = train_tokenizer(recipe.seed)
+        model = train(recipe, tokenizer, first, flags.resume)
+    model = train(POLISH, tokenizer, last, flags.resume, model)
     save_model(model, tokenizer, flags.out)
-    checkpoint.unlink(missing_ok=True)
+    for checkpoint in (first, last):
+        checkpoint.unlink(missing_ok=True)
     parameters = sum(p.numel() for p in model.parameters())
     seconds = {"wall_s": round(time.monotonic() - started), "cpu_s": round(time.process_time() - cpu)}
     print(json.dumps({"out": str(flags.out), "parameters": parameters, **seconds}))
