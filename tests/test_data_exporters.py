@@ -30,6 +30,7 @@ from data.export_rows import pseudonym
 from data.records import Completion, Impression, LabelEvent, Preference, Project, Prompt, content_id, now
 from data.rundir import sha256_of
 from data.settings import Settings
+from labeling import snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS: tuple[exporters.Format, ...] = get_args(exporters.Format)
@@ -310,6 +311,24 @@ def test_labels_come_back_with_sides_people_and_repeats(db: Database, settings: 
             for who, preference, left, right in said
         )
         assert Counter(tuple(row.values()) for row in db.rows(sql, [other.project_id])) == expected
+
+
+def test_imported_labels_make_the_same_rows_in_an_export_and_in_a_frozen_snapshot(
+    db: Database, settings: Settings, shared_data: Path
+) -> None:
+    """PandaLM's three annotators: 894 of 999 pairs are decided, the others are ties; empty answers are nothing to learn from."""
+    source = settings.import_dir / "pandalm.json"
+    source.write_bytes((shared_data / "pandalm/testset-v1.json").read_bytes())
+    project = projects.create(db, "PandaLM")
+    importers.load(db, project.project_id, source)
+    out = exporters.export(db, settings, project.project_id, "dpo", "parquet")
+    frozen = snapshots.freeze(db, settings, project.project_id, "preference")
+    columns = ("prompt", "chosen", "rejected")
+    there = [{column: row[column] for column in columns} for row in rows_of(snapshots.file_of(settings, frozen))]
+    assert as_set(rows_of(out.path)) == as_set(there)
+    assert out.rows + out.dropped["empty_text"] == 422 + 472
+    assert out.dropped["tie"] == 105
+    assert frozen.manifest["labels"] == {"people": 0, "simulated": 0, "imported": 2997, "left_out": 0}
 
 
 @pytest.mark.slow
