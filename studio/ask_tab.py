@@ -45,7 +45,7 @@ class AskTab:
     def build(self) -> None:
         with gr.Column(elem_classes="st-panel"):
             self.models = gr.Dropdown([], multiselect=True, max_choices=MAX_MODELS, label="Models", elem_id="ask-models")
-            self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=12, max_length=MAX_PROMPT, elem_id="ask-prompt")
+            self.prompt = gr.Textbox("", label="Prompt", lines=2, max_lines=12, max_length=MAX_PROMPT, elem_id="ask-prompt")
             with gr.Row(equal_height=True):
                 self.go = gr.Button("Ask them", variant="primary", size="lg", scale=0, min_width=160, elem_id="ask-go")
                 self.halt = gr.Button("Stop", size="lg", visible=False, scale=0, min_width=100, elem_id="ask-stop")
@@ -53,14 +53,14 @@ class AskTab:
             with gr.Accordion("How they answer", open=False), gr.Row():
                 self.temperature = gr.Slider(0, 2, 0.8, step=0.05, label="Temperature", info="0: always the likeliest word.")
                 self.tokens = gr.Slider(16, 2048, 256, step=16, label="Longest answer, in tokens")
-                self.system = gr.Textbox(label="System message", max_length=MAX_PROMPT, info="Leave empty for none.")
+                self.system = gr.Textbox("", label="System message", max_length=MAX_PROMPT, info="Leave empty for none.")
         self.says = block(elem_id="ask-says")
         self.answers = block(elem_id="ask-answers")
         with gr.Row(visible=False, elem_id="ask-votes") as self.votes:
             self.buttons = [gr.Button(text, size="md", min_width=110) for text, _ in VOTES]
             self.reveal = gr.Button("Show which is which", size="md", min_width=160, elem_id="ask-reveal")
         self.voted = block(elem_id="ask-voted")
-        self.token = gr.Textbox(visible=False)
+        self.token = gr.Textbox("", visible=False)
         self.shown = [self.models, self.prompt, self.answers]
         self._wire()
 

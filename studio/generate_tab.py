@@ -44,10 +44,10 @@ class GenerateTab:
                     0.05, 1, 1, step=0.05, label="Top p", info="Only the likeliest words that make up this share.", min_width=200
                 )
                 self.tokens = gr.Slider(16, 2048, 256, step=16, label="Longest answer, in tokens", min_width=200)
-                self.system = gr.Textbox(label="System message", max_length=20_000, info="Leave empty for none.", min_width=300)
+                self.system = gr.Textbox("", label="System message", max_length=20_000, info="Leave empty for none.", min_width=300)
             self.says = block(elem_id="gen-says")
             self.go = gr.Button("Generate", variant="primary", size="lg", elem_id="gen-go")
-        self.where = gr.Textbox(visible=False)
+        self.where = gr.Textbox("", visible=False)
         self.shown = [self.model, self.set, self.says]
         watched = [self.model, self.set, self.limit]
         gr.on([c.change for c in watched], guarded(self.check), watched, self.says, show_progress="hidden", **PRIVATE)

@@ -45,15 +45,16 @@ class HomePage:
         with gr.Row(equal_height=False):
             with gr.Column(elem_classes="st-panel", min_width=280):
                 self.switch = gr.Dropdown([], label="Open project", elem_id="home-switch", filterable=False)
-                self.new_name = gr.Textbox(label="New name for it", max_length=200, placeholder="Leave as it is")
+                self.new_name = gr.Textbox("", label="New name for it", max_length=200, placeholder="Leave as it is")
                 with gr.Row():
                     self.save_name = gr.Button("Rename", size="md", min_width=100)
                     self.hide = gr.Button("Archive", size="md", min_width=100)
                 block('<p class="st-sub">An archived project is hidden from this list; nothing of it is deleted.</p>')
             with gr.Column(elem_classes="st-panel", min_width=280):
-                self.name = gr.Textbox(label="Name of a new project", max_length=200, elem_id="home-name")
+                self.name = gr.Textbox("", label="Name of a new project", max_length=200, elem_id="home-name")
                 self.task = gr.Radio(TASKS, value="pairwise", label="How people label")
                 self.guidelines = gr.Textbox(
+                    "",
                     label="What makes an answer good?",
                     info="Shown to everyone who labels. You can leave it empty.",
                     lines=2,

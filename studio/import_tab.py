@@ -48,13 +48,13 @@ class ImportTab:
             with gr.Column(elem_classes="st-panel", min_width=300):
                 block('<h2 class="st-h2">Type them in</h2>')
                 self.typed = gr.Textbox(
-                    label="Prompts, one a line", lines=5, max_lines=14, max_length=200_000, elem_id="import-typed"
+                    "", label="Prompts, one a line", lines=5, max_lines=14, max_length=200_000, elem_id="import-typed"
                 )
                 self.add = gr.Button("Add them", elem_id="import-add")
                 self.added = block(elem_id="import-added")
             with gr.Column(elem_classes="st-panel", min_width=300, visible=local):
                 block('<h2 class="st-h2">From the hub</h2>')
-                self.hub = gr.Textbox(label="Data set", placeholder="owner/name", max_length=200, elem_id="import-hub")
+                self.hub = gr.Textbox("", label="Data set", placeholder="owner/name", max_length=200, elem_id="import-hub")
                 self.hub_split = gr.Textbox("train", label="Split", max_length=50)
                 self.fetch = gr.Button("Fetch it", elem_id="import-fetch")
         self.preview = block(elem_id="import-preview")
@@ -67,8 +67,8 @@ class ImportTab:
             ]
         self.go = gr.Button("Import", variant="primary", size="lg", visible=False, elem_id="import-go")
         self.report = block(elem_id="import-report")
-        self.file = gr.Textbox(visible=False)
-        self.where = gr.Textbox(visible=False)
+        self.file = gr.Textbox("", visible=False)
+        self.where = gr.Textbox("", visible=False)
         self.looked = [self.preview, self.change, self.layout, *self.columns, self.go, self.report, self.file]
         self.shown = [self.there, *self.looked]
         self._wire()

@@ -53,7 +53,7 @@ class JudgeTab:
                 self.tokens = gr.Slider(16, 2048, 256, step=16, label="Longest answer, in tokens")
             self.says = block(elem_id="judge-says")
             self.go = gr.Button("Compare them", variant="primary", size="lg", elem_id="judge-go")
-        self.where = gr.Textbox(visible=False)
+        self.where = gr.Textbox("", visible=False)
         self.shown = [self.a, self.b, self.judge, self.says, self.n]
         watched = [self.a, self.b, self.judge, self.set, self.n]
         gr.on([c.change for c in watched], guarded(self.check), watched, self.says, show_progress="hidden", **PRIVATE)

@@ -85,16 +85,18 @@ class ModelsPage:
                 self.add = gr.Button("Add it", variant="primary", elem_id="add-go")
                 self.fetched = block(elem_id="add-progress")
             with gr.Tab("Endpoint"):
-                self.end_name = gr.Textbox(label="Name", max_length=200, placeholder="My vLLM server", elem_id="end-name")
+                self.end_name = gr.Textbox("", label="Name", max_length=200, placeholder="My vLLM server", elem_id="end-name")
                 self.url = gr.Textbox(
+                    "",
                     label="Address",
                     placeholder="http://127.0.0.1:8000/v1",
                     max_length=500,
                     info="Any server that speaks OpenAI's protocol: vLLM, llama.cpp, Ollama, hosted ones.",
                     elem_id="end-url",
                 )
-                self.model = gr.Textbox(label="Model name on that server", max_length=300, elem_id="end-model")
+                self.model = gr.Textbox("", label="Model name on that server", max_length=300, elem_id="end-model")
                 self.key = gr.Textbox(
+                    "",
                     label="Key",
                     type="password",
                     max_length=1000,
@@ -102,6 +104,7 @@ class ModelsPage:
                     elem_id="end-key",
                 )
                 self.key_env = gr.Textbox(
+                    "",
                     label="Or the environment variable that holds it",
                     max_length=100,
                     placeholder="OPENAI_API_KEY",
@@ -115,7 +118,7 @@ class ModelsPage:
     def _build_edit(self) -> None:
         with gr.Row(equal_height=True):
             self.edit = gr.Dropdown([], label="Model", filterable=False, min_width=220)
-            self.new_name = gr.Textbox(label="New name", max_length=200, min_width=220)
+            self.new_name = gr.Textbox("", label="New name", max_length=200, min_width=220)
         with gr.Row():
             self.rename = gr.Button("Rename", scale=0, min_width=120)
             self.remove = gr.Button("Remove from the list", scale=0, min_width=180)

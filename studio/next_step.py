@@ -128,52 +128,28 @@ def _until_first_adapter(c: Counts, task: str) -> Next:
     )
 
 
+NAMES: dict[Place, tuple[str, str]] = {  # what a step is called, and its page
+    "prompts": ("Prompts", "data"),
+    "candidates": ("Candidates", "data?tab=generate"),
+    "labels": ("Labels", "label"),
+    "train": ("Train", "train"),
+    "compare": ("Compare", "compare"),
+}
+
+
 def steps_of(seen: Overview, place: Place) -> list[Step]:
-    """The five steps; those before the one to do next are done."""
+    """The five steps with their counts; `place` is the one to do now, and those with enough of their own are done."""
     c = seen.counts
-    comparisons = count(c.comparisons, "comparison") if c.comparisons else "nothing compared yet"
-    rows: list[tuple[Place, str, str, str, str, bool]] = [
-        (
-            "prompts",
-            "Prompts",
-            f"{c.prompts:,}",
-            f"{c.held_out:,} kept for testing" if c.prompts else "none yet",
-            "data",
-            c.prompts > 0,
-        ),
-        (
-            "candidates",
-            "Answers",
-            f"{c.completions:,}",
-            f"{c.pairs:,} pairs to compare" if c.pairs else "none to compare yet",
-            "data?tab=generate",
-            c.completions > 0,
-        ),
-        (
-            "labels",
-            "Labels",
-            f"{c.decided:,}",
-            "none yet" if not c.labels else f"{c.labels - c.decided:,} skipped",
-            "label",
-            c.decided >= ENOUGH_LABELS,
-        ),
-        (
-            "train",
-            "Train",
-            f"{c.adapters:,}",
-            "no trained model yet" if not c.adapters else f"trained {'model' if c.adapters == 1 else 'models'}",
-            "train",
-            c.adapters > 0,
-        ),
-        (
-            "compare",
-            "Compare",
-            f"{c.comparisons:,}",
-            comparisons if not c.comparisons else "with a judge",
-            "compare",
-            c.comparisons > 0,
-        ),
-    ]
+    skipped = f", {c.labels - c.decided:,} skipped" if c.labels > c.decided else ""
+    told: dict[Place, tuple[int, str]] = {
+        "prompts": (c.prompts, f"{c.held_out:,} kept for testing" if c.prompts else "none yet"),
+        "candidates": (c.completions, f"{c.pairs:,} pairs to compare" if c.pairs else "no answers yet"),
+        "labels": (c.decided, (f"{ENOUGH_LABELS} make a start" if c.decided < ENOUGH_LABELS else "ready to train on") + skipped),
+        "train": (c.adapters, "trained models" if c.adapters > 1 else "trained model" if c.adapters else "nothing trained yet"),
+        "compare": (c.comparisons, "with a judge" if c.comparisons else "nothing compared yet"),
+    }
+    done = {key: n >= (ENOUGH_LABELS if key == "labels" else 1) for key, (n, _) in told.items()}
     return [
-        Step(name, n, what, link, "now" if key == place else "done" if done else "later") for key, name, n, what, link, done in rows
+        Step(name, f"{told[key][0]:,}", told[key][1], link, "now" if key == place else "done" if done[key] else "later")
+        for key, (name, link) in NAMES.items()
     ]

@@ -32,7 +32,7 @@ class PromptsTab:
     def build(self) -> None:
         with gr.Row(equal_height=True):
             self.search = gr.Textbox(
-                label="Search", placeholder="words in a prompt", max_length=200, min_width=260, elem_id="prompts-search"
+                "", label="Search", placeholder="words in a prompt", max_length=200, min_width=260, elem_id="prompts-search"
             )
             self.split = gr.Radio(SPLITS, value="all", label="Which", min_width=280)
         self.rows = block(elem_id="prompts-rows", js_on_load=PICK)

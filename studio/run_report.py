@@ -52,15 +52,17 @@ def training(run: Run) -> Html:
         ("Steps", f"{result.get('steps', 0):,}", f"in {duration(result.get('seconds'))}"),
     ]
     if metrics.get("loss") is not None:
-        first = result.get("first_loss")
-        rows.append(("Loss at the end", f"{metrics['loss']:.3f}", f"{first:.3f} at the start" if first is not None else ""))
+        held_out = metrics.get("eval_loss")
+        rows.append(
+            ("Loss at the end", f"{metrics['loss']:.3f}", f"{held_out:.3f} on held-out rows" if held_out is not None else "")
+        )
     for key, name, as_percent in (
         ("rewards/accuracies", "Prefers the good answer", True),
         ("rewards/margins", "Reward margin", False),
     ):
         if metrics.get(key) is not None:
             held_out = metrics.get(f"eval_{key}")
-            shown = percent if as_percent else (lambda x: f"{x:.2f}")
+            shown = percent if as_percent else (lambda x: f"{round(x, 2) + 0.0:.2f}")
             rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else ""))
     links = (
         button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),

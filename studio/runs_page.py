@@ -54,17 +54,18 @@ class RunsPage:
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
         heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
-        self.detail = block(elem_id="run-detail")
-        with gr.Row():
-            self.compare = gr.Button(
-                "Compare before and after", variant="primary", visible=False, scale=0, min_width=240, elem_id="run-compare"
-            )
-            self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
+        with gr.Column(elem_classes="st-panel"):
+            self.detail = block(elem_id="run-detail")
+            with gr.Row():
+                self.compare = gr.Button(
+                    "Compare before and after", variant="primary", visible=False, scale=0, min_width=270, elem_id="run-compare"
+                )
+                self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
         self.charts = block(elem_id="run-charts", js_on_load=HOVER)
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
             self.log = block(elem_id="run-log")
         self.list = block(elem_id="run-list", js_on_load=PICK)
-        self.picked = gr.Textbox(visible=False)
+        self.picked = gr.Textbox("", visible=False)
         self.timer = gr.Timer(1.0, active=False)
         live = [self.list, self.detail, self.compare, self.stop, self.charts, self.log_box, self.log, self.timer]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
@@ -159,7 +160,7 @@ class RunsPage:
             f"{', took ' + esc(took(run)) if run.ended_at else ''}</p>"
         )
         shown = f'<p class="st-sub">{esc(line)}</p>' if run.status in ("queued", "running") else ""
-        return Html(f'<section class="st-card">{head}{moving}{shown}{report(run, self._metrics.notes(run.run_id))}</section>')
+        return Html(f"<section>{head}{moving}{shown}{report(run, self._metrics.notes(run.run_id))}</section>")
 
     def _stop_button(self, run: Run) -> Any:
         if run.status == "queued":

@@ -60,14 +60,14 @@ class TrainPage:
             with gr.Column(elem_classes="st-panel", min_width=320, scale=5):
                 self.method = gr.Radio(METHODS, value="dpo", label="What it should learn", elem_id="train-method")
                 self.start_from = gr.Dropdown([], label="Start from", filterable=False, elem_id="train-from")
-                self.name = gr.Textbox(label="Name of the run", max_length=120, elem_id="train-name")
+                self.name = gr.Textbox("", label="Name of the run", max_length=120, elem_id="train-name")
             with gr.Column(elem_classes="st-panel", min_width=320, scale=6):
                 self.learns = block(elem_id="train-data")
                 self.go = gr.Button("Train", variant="primary", size="lg", interactive=False, elem_id="train-go")
         with gr.Accordion("Settings", open=True, elem_classes="st-settings"):
             self.form = Form()
             self.form.build("dpo")
-        self.where = gr.Textbox(visible=False)
+        self.where = gr.Textbox("", visible=False)
         knobs = self.form.components
         shown = [self.method, self.start_from, self.name, self.learns, self.go, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}

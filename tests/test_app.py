@@ -1,0 +1,115 @@
+"""The app as a user starts it: what it refuses in one sentence, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import check_address, parse
+from data.errors import WorkspaceError
+from data.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def start(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the app until it ends by itself, which it only does when it refuses."""
+    return subprocess.run(
+        [sys.executable, "app.py", *flags], cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line it says; fails when there is a traceback or more than a line."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_network_address_is_refused_without_accounts(tmp_path: Path) -> None:
+    said = refused(start("--host", "0.0.0.0", "--home", str(tmp_path / "w")))
+    assert "no accounts" in said
+    assert "--visitor" in said
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_loopback_addresses_are_fine(host: str) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    check_address(Settings(home=Path("nowhere"), host=host, port=port))
+
+
+def test_a_visitor_app_may_be_open_to_the_network() -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    check_address(Settings(home=Path("nowhere"), host="0.0.0.0", port=port, visitor=True))
+
+
+def test_a_space_is_a_visitor_app_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/studio")
+    settings = parse([])
+    assert settings.visitor
+    assert settings.host == "0.0.0.0"
+
+
+def test_a_port_in_use_says_how_to_choose_another(tmp_path: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        said = refused(start("--port", str(s.getsockname()[1]), "--home", str(tmp_path / "w")))
+    assert "--port" in said
+    assert "in use" in said
+
+
+@pytest.mark.parametrize("port", [0, 70_000, -1])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(WorkspaceError, match="no port"):
+        check_address(Settings(home=Path("nowhere"), port=port))
+
+
+def test_a_second_app_on_the_same_workspace_is_refused(serve_app: Callable[..., Any]) -> None:
+    first = serve_app()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        free = s.getsockname()[1]
+    said = refused(start("--home", str(first.home), "--port", str(free)))
+    assert "open in another app" in said
+    assert "--home" in said
+    assert urllib.request.urlopen(first.url).status == 200  # the first one is none the worse
+
+
+def test_a_workspace_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("not a folder")
+    assert "not a folder" in refused(start("--home", str(tmp_path / "w")))
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_order_when_asked_to(serve_app: Callable[..., Any], sign: signal.Signals) -> None:
+    app = serve_app()
+    assert app.process is not None
+    app.process.send_signal(sign)
+    assert app.process.wait() == 0
+    assert "Traceback" not in app.log.read_text()
+    assert not (app.home / "studio.duckdb.wal").exists()  # the database was closed, not cut off
+
+
+def test_the_workspace_is_not_served(serve_app: Callable[..., Any]) -> None:
+    app = serve_app()
+    for path in (app.home / "studio.duckdb", app.home / "journal", ROOT / "app.py", Path("/etc/passwd")):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(f"{app.url}/gradio_api/file={path}")
+        assert refusal.value.code in (403, 404)
