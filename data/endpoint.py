@@ -94,7 +94,7 @@ class EndpointEngine:
             except Exception as error:  # as in `_spread`
                 pieces.put(EngineError(self._words(error)))
 
-        threading.Thread(target=read, daemon=True).start()
+        threading.Thread(target=read, name="endpoint-stream", daemon=True).start()
         try:
             for piece in _until_cancelled(pieces, call):
                 if piece is None:
@@ -184,7 +184,7 @@ class EndpointEngine:
         choice = self._choice(reply)
         text, reason = self._text(choice), choice.get("finish_reason")
         if reason == "content_filter":
-            return GenResult(index, text, "error", error=f"{self.http.where} withheld the reply (content filter).")
+            return GenResult(index, text, "error", error=self._withheld())
         usage = reply.get("usage")
         tokens = usage.get("completion_tokens") if isinstance(usage, dict) else 0
         ended: FinishReason = "length" if reason == "length" else "stop"
@@ -193,18 +193,25 @@ class EndpointEngine:
     def _pieces(self, request: GenRequest, call: Call) -> Iterator[str]:
         body = {**self._body(request), "stream": True}
         most = 2**18 + 4096 * request.max_new_tokens
-        finished = False
+        finished = answered = False
         for event in self.http.events(self.path, body, call, most):
             finished = finished or DONE in event
             if not event.get("choices"):
                 continue  # a last event may hold the usage alone
             choice = self._choice(event)
-            finished = finished or bool(choice.get("finish_reason"))
+            answered, finished = True, finished or bool(choice.get("finish_reason"))
+            if choice.get("finish_reason") == "content_filter":
+                raise EngineError(self._withheld())
             piece = self._text({**choice, "message": choice.get("delta", choice.get("message"))}, empty_is_fine=True)
             if piece:
                 yield piece
         if not finished and not call.cancelled:
             raise EngineError(f"{self.http.where} broke its reply off.")
+        if not answered and not call.cancelled:
+            raise EngineError(f"{self.http.where} answered without a completion in it.")
+
+    def _withheld(self) -> str:
+        return f"{self.http.where} withheld the reply (content filter)."
 
     def _ask(self, body: Callable[[], dict[str, Any]], call: Call) -> dict[str, Any]:
         """POST; when the server rejects an option that can be spared, once more without it (`body` is asked anew)."""

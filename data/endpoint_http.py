@@ -158,6 +158,7 @@ class Http:
             raise FatalError(f"{self.where} sends requests on to {_origin(response)}; use that address itself if you trust it.")
         said = self._said(b"".join(self._chunks(response, until, 65_536, cut=True)))
         words = f" It says: {said}" if said else ""
+        words += "" if not words or words[-1] in ".!?…" else "."
         if status in (401, 403):
             has = "refused the key" if self._key else "wants a key"
             raise FatalError(f"{self.where} {has} ({status}); enter a key that is valid there.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import httpx
 
 from data.errors import EngineError
@@ -15,6 +17,7 @@ class FatalError(EngineError):
 
 def checked_url(url: str) -> httpx.URL:
     try:
+        urlsplit(url.strip())  # stricter about brackets
         parsed = httpx.URL(url.strip())
         netloc = parsed.netloc.decode("ascii")
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
