@@ -81,35 +81,35 @@ def test_a_number_that_is_no_port_is_refused(port: int) -> None:
         check_address(Settings(home=Path("nowhere"), port=port))
 
 
-def test_a_second_app_on_the_same_workspace_is_refused(serve_app: Callable[..., Any]) -> None:
-    first = serve_app()
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        free = s.getsockname()[1]
-    said = refused(start("--home", str(first.home), "--port", str(free)))
-    assert "open in another app" in said
-    assert "--home" in said
-    assert urllib.request.urlopen(first.url).status == 200  # the first one is none the worse
-
-
 def test_a_workspace_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w").write_text("not a folder")
     assert "not a folder" in refused(start("--home", str(tmp_path / "w")))
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_in_order_when_asked_to(serve_app: Callable[..., Any], sign: signal.Signals) -> None:
-    app = serve_app()
-    assert app.process is not None
-    app.process.send_signal(sign)
-    assert app.process.wait() == 0
-    assert "Traceback" not in app.log.read_text()
-    assert not (app.home / "studio.duckdb.wal").exists()  # the database was closed, not cut off
-
-
-def test_the_workspace_is_not_served(serve_app: Callable[..., Any]) -> None:
+def test_a_running_app_keeps_its_workspace_to_itself_and_ends_in_order(serve_app: Callable[..., Any]) -> None:
+    """One start for three checks: a start takes seconds."""
     app = serve_app()
     for path in (app.home / "studio.duckdb", app.home / "journal", ROOT / "app.py", Path("/etc/passwd")):
         with pytest.raises(urllib.error.HTTPError) as refusal:
             urllib.request.urlopen(f"{app.url}/gradio_api/file={path}")
         assert refusal.value.code in (403, 404)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        free = s.getsockname()[1]
+    said = refused(start("--home", str(app.home), "--port", str(free)))
+    assert "open in another app" in said
+    assert "--home" in said
+    assert urllib.request.urlopen(app.url).status == 200  # the first one is none the worse
+    assert_ends_in_order(app, signal.SIGTERM)
+
+
+@pytest.mark.browser  # no browser: but another start, which the fast part of the tests can do without
+def test_ctrl_c_ends_it_in_order(serve_app: Callable[..., Any]) -> None:
+    assert_ends_in_order(serve_app(), signal.SIGINT)
+
+
+def assert_ends_in_order(app: Any, sign: signal.Signals) -> None:
+    app.process.send_signal(sign)
+    assert app.process.wait() == 0
+    assert "Traceback" not in app.log.read_text()
+    assert not (app.home / "studio.duckdb.wal").exists()  # the database was closed, not cut off

@@ -20,23 +20,25 @@ from pathlib import Path
 from data.settings import Settings
 from studio.context import open_studio
 
-with open_studio(Settings(home=Path(sys.argv[1]), visitor=sys.argv[2] == "visitor")) as studio:
-    from studio.ui import build_ui, launch_options
+said = {}
+for visitor in (False, True):
+    with open_studio(Settings(home=Path(sys.argv[1]) / str(visitor), visitor=visitor)) as studio:
+        from studio.ui import build_ui, launch_options
 
-    demo = build_ui(studio)
-    launch_options(studio)
-    config = demo.config
-    events = [{"api": d["api_visibility"], "targets": d["targets"]} for d in config["dependencies"]]
-    pages = {path: len(page["components"]) for path, page in config["page"].items()}
-    print(json.dumps({"modules": sorted(sys.modules), "pages": pages, "events": events}))
+        demo = build_ui(studio)
+        launch_options(studio)
+        said[str(visitor)] = {
+            "open": [d["targets"] for d in demo.config["dependencies"] if d["api_visibility"] != "private"],
+            "pages": {path: len(page["components"]) for path, page in demo.config["page"].items()},
+        }
+print(json.dumps({"modules": sorted(sys.modules), "apps": said}))
 """
 
 
-@pytest.fixture(scope="module", params=["local", "visitor"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a process that has built the whole UI holds."""
-    home = tmp_path_factory.mktemp("startup") / "workspace"
-    command = [sys.executable, "-c", BUILD, str(home), request.param]
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process holds that has built the whole UI, for one person and for visitors."""
+    command = [sys.executable, "-c", BUILD, str(tmp_path_factory.mktemp("startup"))]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -49,11 +51,13 @@ def test_the_web_process_imports_nothing_heavy(built: dict[str, Any]) -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
-def test_every_page_is_there_and_small(built: dict[str, Any]) -> None:
-    assert set(built["pages"]) == {"", "data", "models", "label", "train", "runs", "compare"}
-    assert max(built["pages"].values()) <= 130, built["pages"]
+@pytest.mark.parametrize("visitor", ["False", "True"])
+def test_every_page_is_there_and_small(built: dict[str, Any], visitor: str) -> None:
+    pages = built["apps"][visitor]["pages"]
+    assert set(pages) == {"", "data", "models", "label", "train", "runs", "compare"}
+    assert max(pages.values()) <= 130, pages
 
 
-def test_no_event_is_an_interface_for_programs(built: dict[str, Any]) -> None:
-    open_ = [event for event in built["events"] if event["api"] != "private"]
-    assert open_ == []
+@pytest.mark.parametrize("visitor", ["False", "True"])
+def test_no_event_is_an_interface_for_programs(built: dict[str, Any], visitor: str) -> None:
+    assert built["apps"][visitor]["open"] == []

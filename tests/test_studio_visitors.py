@@ -1,0 +1,381 @@
+"""Visitors: each has a project of their own for a day, with limits, and cannot see or touch anybody else's.
+
+The handlers are called as the browser calls them, with ids of the other visitor's rows where a hostile browser would put them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import gradio as gr
+import pytest
+
+from data import completions, models, projects, prompts, runs
+from data.engine import Message, ModelSpec
+from data.errors import LimitReached, NotFound, StudioError, WorkspaceError
+from data.records import Model, Run, now
+from data.settings import Settings
+from studio import visitors
+from studio.compare_page import ComparePage
+from studio.context import VISITOR_COOKIE, Studio, Viewer, open_studio
+from studio.data_page import DataPage
+from studio.home_page import HomePage
+from studio.models_page import ModelsPage
+from studio.offers import Offers
+from studio.runs_page import RunsPage
+from studio.side_by_side import Asked, ask
+from studio.train_page import TrainPage
+from studio.visitors import RunSize
+
+ANNA, BERT = "a" * 32, "b" * 32
+
+
+class Request(NamedTuple):
+    """As much of a request as handlers use."""
+
+    cookies: dict[str, str]
+    query_params: dict[str, str] = {}
+
+
+def request(token: str, **query: str) -> Any:
+    return Request({VISITOR_COOKIE: token}, query)
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    with open_studio(Settings(home=tmp_path / "workspace", visitor=True)) as opened:
+        yield opened
+
+
+def viewer(studio: Studio, token: str) -> Viewer:
+    return studio.viewer(request(token))
+
+
+def adapter(studio: Studio, token: str, name: str = "adapter") -> Model:
+    who = viewer(studio, token)
+    spec = ModelSpec("local", base="nowhere", adapter="nowhere").to_json()
+    made = models.new(name, "adapter", spec, studio.project(who).project_id, who.owner)
+    return models.add(studio.db, made)
+
+
+def run_of(studio: Studio, token: str, kind: Any = "dpo", **fields: Any) -> Run:
+    """A row and a folder of a run that has ended."""
+    who = viewer(studio, token)
+    row: dict[str, Any] = {
+        "run_id": f"run{token[:4]}{kind}",
+        "project_id": studio.project(who).project_id,
+        "owner": who.owner,
+        "kind": kind,
+        "name": f"secret run of {token[:4]}",
+        "module": "training.dpo",
+        "status": "finished",
+        "device": "cpu",
+        "config": {},
+        "snapshot_id": "",
+        "pid": 0,
+        "pid_created": 0.0,
+        "event_offset": 0,
+        "progress": {},
+        "result": {"rows": 3},
+        "error": "",
+        "queued_at": now(),
+    }
+    made = runs.add(studio.db, Run(**{**row, **fields}))
+    folder = studio.settings.runs_dir / made.run_id
+    folder.mkdir()
+    (folder / "stdout.log").write_text(f"secret log of {token[:4]}")
+    return made
+
+
+def shown(value: Any) -> str:
+    """Everything a handler sends to the browser, as one text."""
+    if isinstance(value, gr.components.Component | gr.blocks.Block):
+        return json.dumps(value.get_config(), default=str)
+    if isinstance(value, list | tuple):
+        return "".join(shown(v) for v in value)
+    return json.dumps(value, default=str)
+
+
+# --- who is who ---
+
+
+def test_without_a_cookie_there_is_nothing_to_see(studio: Studio) -> None:
+    for cookies in ({}, {VISITOR_COOKIE: ""}, {VISITOR_COOKIE: "local"}, {VISITOR_COOKIE: "../x"}, {VISITOR_COOKIE: "A" * 32}):
+        with pytest.raises(WorkspaceError, match="cookie"):
+            studio.viewer(Request(cookies))
+
+
+def test_the_cookie_is_in_no_row(studio: Studio) -> None:
+    who = viewer(studio, ANNA)
+    studio.project(who)
+    assert ANNA not in who.owner
+    assert who.annotator_id == who.owner
+    journal = b"".join(file.read_bytes() for file in studio.settings.journal_dir.iterdir())
+    assert ANNA.encode() not in journal
+
+
+def test_each_visitor_gets_a_project_of_their_own(studio: Studio) -> None:
+    anna, bert = viewer(studio, ANNA), viewer(studio, BERT)
+    hers, his = studio.project(anna), studio.project(bert)
+    assert hers.project_id != his.project_id
+    assert (hers.owner, his.owner) == (anna.owner, bert.owner)
+    assert studio.projects(anna) == [hers]
+    assert studio.project(anna) == hers  # the same one at the next visit
+    counted = projects.counts(studio.db, hers.project_id)
+    assert 0 < counted.prompts <= visitors.MAX_PROMPTS
+
+
+def test_a_visitor_cannot_open_anothers_project(studio: Studio) -> None:
+    his = studio.project(viewer(studio, BERT))
+    with pytest.raises(NotFound):
+        studio.open_project(viewer(studio, ANNA), his.project_id)
+    with pytest.raises(gr.Error, match="does not exist"):
+        call(HomePage(studio).open, his.project_id, request(ANNA))
+
+
+P = TypeVar("P")
+
+
+def build(page: P) -> P:
+    """The page with its components."""
+    with gr.Blocks() as demo:
+        page.build(demo)  # type: ignore[attr-defined]
+    return page
+
+
+def call(handler: Callable[..., Any], *args: Any) -> Any:
+    """The handler as the page wires it."""
+    from studio.frame import guarded
+
+    return guarded(handler)(*args)
+
+
+# --- nobody sees another's rows ---
+
+
+def test_pages_show_a_visitor_nothing_of_another(studio: Studio) -> None:
+    adapter(studio, BERT, "secret adapter")
+    run_of(studio, BERT)
+    his = studio.project(viewer(studio, BERT))
+    prompts.add(studio.db, [prompts.new(his.project_id, [Message("user", "secret prompt")])])
+    pages = (HomePage, DataPage, ModelsPage, TrainPage, RunsPage, ComparePage)
+    for page in [build(page(studio)) for page in pages]:
+        load = page.show if isinstance(page, HomePage) else page.load
+        sent = shown(call(load, request(ANNA)))
+        assert "secret" not in sent, page.title
+        assert his.project_id not in sent, page.title
+        if not isinstance(page, DataPage):  # his prompt is on its last page of prompts
+            assert "secret" in shown(call(load, request(BERT))), page.title
+
+
+def test_anothers_run_cannot_be_watched_or_stopped(studio: Studio) -> None:
+    his = run_of(studio, BERT)
+    page = build(RunsPage(studio))
+    for handler in (page.refresh, page.end, page.compare_it):
+        with pytest.raises(gr.Error, match="does not exist"):
+            call(handler, his.run_id, request(ANNA))
+    with pytest.raises(gr.Error, match="does not exist"):
+        call(page.load, request(ANNA, run=his.run_id))
+    assert "secret log" in shown(call(page.refresh, his.run_id, request(BERT)))
+
+
+def test_anothers_comparison_cannot_be_read(studio: Studio) -> None:
+    his = run_of(studio, BERT, "compare")
+    tab = ComparePage(studio).results
+    with gr.Blocks():
+        tab.build()
+    for handler, args in ((tab.choose, ()), (tab.first, ("all", 0)), (tab.next, ("all", 0))):
+        with pytest.raises(gr.Error, match="does not exist"):
+            call(handler, his.run_id, *args, request(ANNA))
+
+
+def test_anothers_model_cannot_be_used_renamed_or_removed(studio: Studio) -> None:
+    his = adapter(studio, BERT)
+    page, train = build(ModelsPage(studio)), build(TrainPage(studio))
+    compare, data = build(ComparePage(studio)), build(DataPage(studio))
+    anna = request(ANNA)
+    with pytest.raises(gr.Error, match="not in the list"):
+        list(call(page.ask, anna, his.model_id, "hello"))
+    with pytest.raises(gr.Error, match="not in the list"):
+        list(call(compare.ask.ask, anna, [his.model_id], "hello", "", 0.8, 64, True))
+    for handler, args in (
+        (page.rename_model, (his.model_id, "mine now", anna)),
+        (page.remove_model, (his.model_id, anna)),
+        (train.choose, ("dpo", his.model_id, anna)),
+        (train.start, (anna, "dpo", his.model_id, "run")),
+        (data.generate.start, (his.model_id, 2, "all", 5, 0.8, 1, 64, "", anna)),
+        (compare.judge.start, (his.model_id, "demo-model", "rules", "all", 5, 1, 0.8, 64, anna)),
+    ):
+        with pytest.raises(gr.Error, match="not in the list"):
+            call(handler, *args)
+    assert models.get(studio.db, his.model_id).name == "adapter"
+    assert models.get(studio.db, his.model_id).removed_at is None
+
+
+def test_anothers_prompt_cannot_be_opened(studio: Studio) -> None:
+    his = prompts.of_project(studio.db, studio.project(viewer(studio, BERT)).project_id, limit=1)[0]
+    stored = completions.add(studio.db, [completions.new(his, "a secret answer", "imported", "someone")])
+    assert stored == 1
+    tab = DataPage(studio).prompts
+    event = gr.EventData(None, {"prompt": his.prompt_id})
+    assert "a secret answer" in shown(call(tab.show, event, request(BERT), "", "all", 0))
+    assert "a secret answer" not in shown(call(tab.show, event, request(ANNA), "", "all", 0))
+
+
+def test_anothers_upload_and_files_outside_cannot_be_imported(studio: Studio, tmp_path: Path) -> None:
+    from data import import_folder
+
+    upload = tmp_path / "mine.jsonl"
+    upload.write_text('{"prompt": "a secret prompt"}\n')
+    kept = import_folder.copy_upload(studio.settings, upload, "mine.jsonl", viewer(studio, BERT).owner)
+    tab = DataPage(studio).imports
+    with gr.Blocks():
+        tab.build()
+    meaning = ["prompts", "prompt", *[""] * 9]
+    assert "1 prompt" in shown(call(tab.load_file, request(BERT), kept.name, *meaning))
+    hostile = [kept.name, str(kept), f"../{kept.parent.name}/{kept.name}", str(studio.settings.db_path), "/etc/passwd", "../../x"]
+    for name in hostile:
+        with pytest.raises(gr.Error):
+            call(tab.load_file, request(ANNA), name, *meaning)
+        with pytest.raises(gr.Error):
+            call(tab.chosen, name, request(ANNA))
+
+
+def test_a_download_goes_to_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "export.jsonl"
+    file.write_text("{}")
+    offers = Offers()
+    token = offers.add(file, file.name, "anna").removeprefix("download/")
+    assert offers.get(token, "bert") is None
+    assert offers.get("x", "anna") is None
+    found = offers.get(token, "anna")
+    assert found is not None
+    assert found.path == file
+
+
+def test_a_vote_needs_ones_own_question(studio: Studio) -> None:
+    tab = ComparePage(studio).ask
+    bert = viewer(studio, BERT)
+    his = studio.project(bert)
+    model = adapter(studio, BERT)
+    asked = Asked(bert.owner, his.project_id, "hi", ask("hi", "", 0.8, 16, 1), (model, model), ("one", "two"))
+    token = tab._memory.add(asked)
+    for handler in (tab.vote_a, tab.show_names):
+        with pytest.raises(gr.Error, match="ask again"):
+            call(handler, token, request(ANNA))
+    call(tab.vote_a, token, request(BERT))
+    call(tab.vote_a, token, request(BERT))  # a second press is the same vote
+    assert projects.counts(studio.db, his.project_id).labels == 1
+
+
+# --- limits ---
+
+
+def test_what_a_visitor_cannot_do(studio: Studio) -> None:
+    home, page, data = build(HomePage(studio)), build(ModelsPage(studio)), build(DataPage(studio))
+    anna = request(ANNA)
+    for handler, args in (
+        (home.create, ("more", "pairwise", "", anna)),
+        (home.archive, (anna,)),
+        (home.rename, ("mine", anna)),
+        (page.add_local, ("Qwen/Qwen3-0.6B", "base", False, anna)),
+        (page.add_local, ("/etc", "base", False, anna)),
+        (page.test_endpoint, ("x", "http://127.0.0.1:1/v1", "m", "", "", anna)),
+        (page.save_endpoint, ("x", "http://127.0.0.1:1/v1", "m", "key", "", anna)),
+        (page.remove_model, ("demo-model", anna)),
+        (data.imports.fetch_hub, ("owner/name", "train", anna)),
+        (data.export.back_up, (anna,)),
+        (data.export.put_back, (None, "x.zip", True, anna)),
+    ):
+        with pytest.raises(gr.Error, match=r"[Vv]isitor|belongs to the app|not in the list"):
+            call(handler, *args)
+    assert projects.visible(studio.db, "") == []
+
+
+def test_an_endpoint_is_never_offered_to_a_visitor(studio: Studio) -> None:
+    spec = ModelSpec("endpoint", base="m", url="http://127.0.0.1:1/v1", key_env="SECRET").to_json()
+    endpoint = models.add(studio.db, models.new("server", "endpoint", spec))
+    judge = models.add(studio.db, models.new("judge server", "judge", spec))
+    offered = [m.model_id for m in studio.models(viewer(studio, ANNA))]
+    assert endpoint.model_id not in offered
+    assert judge.model_id not in offered
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        (RunSize(prompts=visitors.MAX_RUN_PROMPTS + 1), "prompts"),
+        (RunSize(prompts=1, samples=visitors.MAX_SAMPLES + 1), "answers"),
+        (RunSize(steps=visitors.MAX_STEPS + 1), "steps"),
+    ],
+)
+def test_a_run_of_more_than_demo_size_is_refused(studio: Studio, size: RunSize, says: str) -> None:
+    project = studio.project(viewer(studio, ANNA))
+    with pytest.raises(LimitReached, match=says):
+        studio.visitors.check_run(project, [], size)
+
+
+def test_one_run_at_a_time(studio: Studio) -> None:
+    run_of(studio, ANNA, status="queued", result={})
+    with pytest.raises(LimitReached, match="one run"):
+        studio.visitors.check_run(studio.project(viewer(studio, ANNA)), [], RunSize())
+    studio.visitors.check_run(studio.project(viewer(studio, BERT)), [], RunSize())
+
+
+def test_prompts_are_limited(studio: Studio) -> None:
+    tab = DataPage(studio).imports
+    many = "\n".join(f"prompt number {n}" for n in range(visitors.MAX_PROMPTS))
+    with pytest.raises(gr.Error, match="at most"):
+        call(tab.add_typed, many, request(ANNA))
+    assert "2 prompts" in shown(call(tab.add_typed, "one prompt\nanother\n\none prompt", request(ANNA)))
+
+
+def test_there_is_an_end_to_visitors(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitors, "MAX_VISITORS", 1)
+    studio.project(viewer(studio, ANNA))
+    with pytest.raises(LimitReached, match="too many visitors"):
+        studio.project(viewer(studio, BERT))
+
+
+# --- the end of a visit ---
+
+
+def test_after_a_day_everything_of_a_visitor_is_gone(studio: Studio, tmp_path: Path) -> None:
+    from data import import_folder
+
+    anna = viewer(studio, ANNA)
+    hers, his = studio.project(anna), studio.project(viewer(studio, BERT))
+    folder = studio.settings.runs_dir / run_of(studio, ANNA).run_id
+    adapter(studio, ANNA)
+    upload = tmp_path / "mine.jsonl"
+    upload.write_text('{"prompt": "x"}\n')
+    kept = import_folder.copy_upload(studio.settings, upload, "mine.jsonl", anna.owner)
+    later = datetime.now(UTC) + visitors.LIFETIME + timedelta(minutes=1)
+    studio.db.update("projects", {"project_id": his.project_id}, created_at=later)
+    assert studio.visitors.remove_old(later) == 1
+    for table in ("projects", "prompts", "completions", "pairs", "runs", "models"):
+        assert studio.db.value(f"select count(*) from {table} where project_id = ?", [hers.project_id]) == 0, table
+    assert not folder.exists()
+    assert not kept.exists()
+    assert projects.get(studio.db, his.project_id).project_id == his.project_id
+    again = studio.project(anna)  # the cookie lives on: a new visit begins
+    assert again.project_id != hers.project_id
+
+
+def test_every_page_says_what_a_visitor_has(studio: Studio) -> None:
+    page = build(HomePage(studio))
+    assert "removed after a day" in shown(call(page.show, request(ANNA)))
+
+
+def test_faults_are_told_in_words(studio: Studio) -> None:
+    def broken() -> None:
+        raise KeyError("a detail of the code")
+
+    with pytest.raises(gr.Error) as said:
+        call(broken)
+    assert "a detail of the code" not in str(said.value)
+    assert not isinstance(said.value, StudioError)
