@@ -30,8 +30,8 @@ class Catalog(NamedTuple):
 
 def read_catalog(raw: Any) -> Catalog:
     types: dict[str, dict[str, str]] = {}
-    sql = """select c.table_name, c.column_name, c.data_type from duckdb_columns() c join duckdb_tables() t using (table_oid)
-             where c.database_name = current_database() and t.database_name = current_database() order by c.column_index"""
+    sql = """select table_name, column_name, data_type from duckdb_columns()
+             where database_name = current_database() and not internal order by column_index"""
     for table, column, kind in raw.execute(sql).fetchall():
         types.setdefault(table, {})[column] = kind
     sql = """select table_name, constraint_column_names[1] from duckdb_constraints()

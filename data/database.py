@@ -326,12 +326,11 @@ class Database:
 
     def _connect(self) -> None:
         self._con = _connect(self.settings.db_path)
-        self._catalog: Catalog = read_catalog(self._con)
 
     def _harden(self) -> None:
         """From here on SQL reaches no file outside these folders, whatever an imported text talks somebody into."""
         con, settings = self._connection(), self.settings
-        self._catalog = read_catalog(con)
+        self._catalog: Catalog = read_catalog(con)
         folders = [settings.import_dir, settings.export_dir, settings.runs_dir]
         con.execute("set allowed_directories = [" + ", ".join(f"'{_quoted(f)}/'" for f in folders) + "]")
         con.execute("set enable_external_access = false")

@@ -1,6 +1,7 @@
 """A run's child for the tests of `studio/jobs.py`: `python -m tests.jobs_child RUN_DIR`; config args say how to behave.
 
-steps, seconds_a_step, then one ending: finish | fail | silent | killed | stubborn (ignores the stop file and SIGTERM) | linger.
+steps, seconds_a_step, wait_at (a step, until the file `go` is there), then one ending: finish | fail | silent | killed |
+stubborn (ignores the stop file and SIGTERM) | linger.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def main(run: RunDir) -> Mapping[str, Any]:
         if run.stop_requested and args.get("ending") != "stubborn":
             save(run, args)
             raise Stopped
+        while step == args.get("wait_at") and not (run.path / "go").exists():
+            time.sleep(0.01)
         candidates(run, args, step)
         run.progress(step + 1, steps, "steps", started)
         run.event("metrics", step=step + 1, loss=1.0 / (step + 1))

@@ -60,7 +60,7 @@ def test_a_database_rebuilt_from_the_journal_is_the_same(settings: Settings) -> 
     assert (settings.home / "before-recovery" / "studio.duckdb").exists(), "the old file is kept"
 
 
-@hypothesis_settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["insert", "update", "delete"]), st.integers(0, 5), st.text(max_size=20)), min_size=1, max_size=15

@@ -151,20 +151,23 @@ def test_a_child_sees_the_keys_it_needs_and_no_others(
 # --- the queue --------------------------------------------------------------------------------------------------------------
 
 
-def test_one_run_at_a_time_per_device(jobs: Jobs, db: Database, project: Project) -> None:
-    config = {"args": {"steps": 20, "seconds_a_step": 0.02}}
+def test_one_run_at_a_time_per_device(jobs: Jobs, db: Database, settings: Settings, project: Project) -> None:
+    config = {"args": {"steps": 3, "wait_at": 1}}
     first, second = (jobs.start("sft", CHILD, name, project.project_id, config) for name in ("first", "second"))
     other = jobs.start("sft", CHILD, "other device", project.project_id, config, device="cuda:0")
-    wait(db, first.run_id, started)
-    wait(db, other.run_id, started)
-    while not ended(runs.get(db, first.run_id)):
-        running = [r.name for r in runs.active(db) if r.status == "running"]
-        assert not {"first", "second"} <= set(running) or ended(runs.get(db, first.run_id)), running
-        time.sleep(0.01)
-    done = wait(db, second.run_id, ended)
-    assert done.started_at is not None
-    assert done.started_at >= runs.get(db, first.run_id).started_at  # type: ignore[operator]
-    assert wait(db, other.run_id, ended).status == "finished"
+    for run in (first, other):
+        wait(db, run.run_id, started)
+    assert runs.get(db, second.run_id).status == "queued"
+    assert processes.find(settings.runs_dir / second.run_id) is None
+    (settings.runs_dir / first.run_id / "go").touch()
+    later = wait(db, second.run_id, started)
+    done = runs.get(db, first.run_id)
+    assert not processes.is_alive(Process(done.pid, done.pid_created), settings.runs_dir / first.run_id)
+    assert later.pid != done.pid
+    for run in (second, other):
+        (settings.runs_dir / run.run_id / "go").touch()
+        assert wait(db, run.run_id, ended).status == "finished"
+    assert wait(db, first.run_id, ended).status == "finished"
 
 
 def test_a_visitor_has_one_run_at_a_time(jobs: Jobs, db: Database) -> None:
@@ -246,9 +249,10 @@ def test_a_child_killed_by_the_system_hints_at_memory(jobs: Jobs, db: Database, 
 def test_a_zombie_is_dead(db: Database, settings: Settings, project: Project) -> None:
     """After the server's death a child can stay in the process table, unreaped."""
     first = Jobs(settings, db, poll_s=0.05)
-    run = begin(first, project, ending="silent", seconds_a_step=0.3)
+    run = begin(first, project, wait_at=1)
     pid = wait(db, run.run_id, started).pid
     first.close()
+    os.kill(pid, signal.SIGKILL)
     while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.02)
     second = Jobs(settings, db, poll_s=0.05)
@@ -303,7 +307,7 @@ db = Database(settings)
 jobs = Jobs(settings, db, poll_s=0.05)
 jobs.reconcile()
 project = projects.create(db, "P")
-config = {"args": {"steps": 60, "seconds_a_step": 0.05, "model": {"kind": "local", "base": "b"}, "adapter": True}}
+config = {"args": {"steps": 60, "wait_at": 30, "model": {"kind": "local", "base": "b"}, "adapter": True}}
 first = jobs.start("sft", "tests.jobs_child", "goes on", project.project_id, config)
 second = jobs.start("sft", "tests.jobs_child", "waits", project.project_id, {"args": {"steps": 2}})
 third = jobs.start("sft", "tests.jobs_child", "waits for a key", project.project_id, {"args": {}}, env={"STUDIO_KEY_M": "secret"})
@@ -326,6 +330,7 @@ def test_a_run_outlives_a_server_that_is_killed(settings: Settings) -> None:
     assert processes.is_alive(Process(seen.pid, seen.pid_created), settings.runs_dir / first), "it never noticed"
     jobs = Jobs(settings, db, poll_s=0.05)
     jobs.reconcile()
+    (settings.runs_dir / first / "go").touch()
     done = wait(db, first, ended)
     assert done.status == "finished"
     assert done.pid == seen.pid
@@ -394,11 +399,14 @@ def asked(db: Database, project: Project) -> list[Prompt]:
     return made
 
 
-def test_candidates_show_up_as_they_come(jobs: Jobs, db: Database, project: Project, asked: list[Prompt]) -> None:
+def test_candidates_show_up_as_they_come(
+    jobs: Jobs, db: Database, settings: Settings, project: Project, asked: list[Prompt]
+) -> None:
     lines = lines_for(asked, 4)
-    run = begin(jobs, project, "generate", steps=40, seconds_a_step=0.05, completions=lines)
-    wait(db, run.run_id, lambda r: 0 < completions.counts(db, project.project_id).completions < 12)
+    run = begin(jobs, project, "generate", steps=12, wait_at=5, completions=lines)
+    wait(db, run.run_id, lambda r: completions.counts(db, project.project_id).completions == 5)
     assert not ended(runs.get(db, run.run_id)), "while it still writes"
+    (settings.runs_dir / run.run_id / "go").touch()
     assert wait(db, run.run_id, ended).status == "finished"
     counts = completions.counts(db, project.project_id)
     assert (counts.completions, counts.pairs) == (12, 18)
