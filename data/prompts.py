@@ -85,7 +85,8 @@ def of_project(
 
 def unanswered(db: Database, project_id: str, limit: int | None = None) -> list[Prompt]:
     """Those without a completion, in the order of import."""
-    sql = """select * from prompts p where project_id = ? and not exists (select 1 from completions c where c.prompt_id = p.prompt_id)
+    sql = """select * from prompts p
+             where project_id = ? and not exists (select 1 from completions c where c.prompt_id = p.prompt_id)
              order by created_at, prompt_id limit ?"""
     return [from_row(Prompt, row) for row in db.rows(sql, [project_id, limit])]
 
