@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from data.cursor import Cursor
 from data.database import Database
 from data.errors import BadInput
-from data.records import BINARY_PREFERENCES, PAIRWISE_PREFERENCES, Impression, LabelEvent, Preference, from_row, now, to_row
+from data.records import BINARY_PREFERENCES, PAIRWISE_PREFERENCES, LabelEvent, Preference, Task, from_row, now, to_row
 
 MAX_NOTE = 10_000
 MAX_DWELL_MS = 2**31 - 1
@@ -109,6 +109,17 @@ def counts(db: Database, project_id: str) -> Counts:
 # --- in the writer thread ---------------------------------------------------------------------------------------------------
 
 
+class _Shown(NamedTuple):
+    """What of an impression decides about its label."""
+
+    impression_id: str
+    annotator_id: str
+    project_id: str
+    task: Task
+    left_completion_id: str
+    right_completion_id: str
+
+
 def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome] | Exception]:
     """One statement each for the impressions and the events of all callers that wait."""
     impressions = _impressions(cursor, [event for events in callers for event in events])
@@ -144,10 +155,11 @@ def _append_each(cursor: Cursor, callers: list[Any]) -> list[list[Outcome]]:
     return outcomes
 
 
-def _impressions(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, Impression]:
+def _impressions(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Shown]:
     ids = sorted({event.impression_id for event in events})
-    sql = "select * from impressions where impression_id in (select unnest(?::varchar[]))"
-    return {row["impression_id"]: from_row(Impression, row) for row in cursor.rows(sql, [ids])}
+    sql = """select impression_id, annotator_id, project_id, task, left_completion_id, right_completion_id
+             from impressions where impression_id in (select unnest(?::varchar[]))"""
+    return {row["impression_id"]: _Shown(**row) for row in cursor.rows(sql, [ids])}
 
 
 def _store(cursor: Cursor, rows: list[dict[str, Any]]) -> None:
@@ -156,7 +168,7 @@ def _store(cursor: Cursor, rows: list[dict[str, Any]]) -> None:
         cursor.insert("label_events", [{**row, "seq": last + i} for i, row in enumerate(rows, 1)])
 
 
-def _resolved(event: LabelEvent, impressions: Mapping[str, Impression]) -> LabelEvent:
+def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown]) -> LabelEvent:
     impression = impressions.get(event.impression_id)
     if impression is None or impression.annotator_id != event.annotator_id or impression.project_id != event.project_id:
         raise BadInput("This item was never shown to you; reload the page to get new ones.")
