@@ -25,6 +25,7 @@ log = logging.getLogger("studio")
 F = TypeVar("F", bound=Callable[..., Any])
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # on every event: nothing here is an interface for programs
+TOAST_S = 12
 FAULT = "Something went wrong in the app itself; what it was doing is in the app's log. Nothing stored is lost."
 
 
@@ -92,26 +93,28 @@ def heading(title: str, says: str) -> gr.HTML:
     return block(f'<div class="st-head"><h1>{esc(title)}</h1><p>{esc(says)}</p></div>')
 
 
-def say(error: Exception) -> gr.Error:
-    """The error as the browser shows it."""
+def in_words(error: Exception) -> str:
+    """The error as the browser shows it; a fault of the app itself goes to the log."""
     if isinstance(error, StudioError):
-        return gr.Error(str(error), duration=12, title="", print_exception=False)
+        return str(error)
     log.exception("a handler failed", exc_info=error)
-    return gr.Error(FAULT, duration=12, title="", print_exception=False)
+    return FAULT
 
 
 def guarded(handler: F) -> F:
-    """Show a StudioError's sentence in place of a traceback; works on plain handlers and on generators."""
+    """Show a StudioError's sentence and leave the page as it is; works on plain handlers and on generators.
+
+    Not by raising: Gradio would then cover every output with the word "Error" until somebody clicks it away.
+    """
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
         def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
                 yield from handler(*args, **kwargs)
-            except gr.Error:
-                raise
             except Exception as error:
-                raise say(error) from None
+                gr.Warning(in_words(error), duration=TOAST_S, title="")
+                yield gr.skip()
 
         return stream  # type: ignore[return-value]
 
@@ -119,17 +122,16 @@ def guarded(handler: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return handler(*args, **kwargs)
-        except gr.Error:
-            raise
         except Exception as error:
-            raise say(error) from None
+            gr.Warning(in_words(error), duration=TOAST_S, title="")
+            return gr.skip()
 
     return call  # type: ignore[return-value]
 
 
 def goes_to(event: Any, where: gr.Textbox) -> None:
-    """After `event` has put an address into the hidden box `where`, open it."""
-    event.success(None, where, None, js="(to) => { if (to) window.location.assign(to) }", **PRIVATE)
+    """After `event` has put an address into the hidden box `where`, open it; the box is emptied for the next time."""
+    event.success(None, where, where, js="(to) => { if (to) window.location.assign(to); return ''; }", **PRIVATE)
 
 
 def query(request: gr.Request, name: str) -> str:

@@ -43,7 +43,7 @@ class PromptsTab:
         self.shown = [self.rows, self.back, self.on, self.at]
         look = [self.search, self.split, self.at]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-        gr.on([self.search.input, self.split.input], guarded(self.find), look, self.shown, trigger_mode="always_last", **quiet)
+        gr.on([self.search.change, self.split.input], guarded(self.find), look, self.shown, trigger_mode="always_last", **quiet)
         self.on.click(guarded(self.further), look, self.shown, **quiet)
         self.back.click(guarded(self.nearer), look, self.shown, **quiet)
         self.rows.pick(guarded(self.show), look, self.rows, **quiet)

@@ -1,0 +1,345 @@
+"""The pages in a real browser, served from this process so that a test can look into the same database.
+
+What counts is what is stored, never what a page says it did. The loop with a model is in `test_loop_browser.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import free_port
+from labelling import completion, prompt, seed_project
+
+from data import models, people, projects, prompts
+from data.database import Database
+from data.records import Project
+from data.settings import Settings
+from studio.context import Studio, open_studio
+from studio.import_tab import CHANGEABLE
+
+pytestmark = pytest.mark.browser
+
+PAGES = ("", "data", "models", "label", "train", "runs", "compare")
+SECRET = "sk-very-secret-key-of-the-endpoint"
+
+
+class App(NamedTuple):
+    url: str
+    studio: Studio
+
+    @property
+    def db(self) -> Database:
+        return self.studio.db
+
+    def open(self, project: Project) -> None:
+        people.set_open_project(self.db, "local", project.project_id)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    settings = Settings(home=tmp_path_factory.mktemp("pages") / "workspace", port=free_port())
+    with open_studio(settings) as studio:
+        from studio.ui import build_ui, launch_options
+
+        demo = build_ui(studio)
+        demo.launch(**launch_options(studio))
+        yield App(f"http://127.0.0.1:{settings.port}", studio)
+        demo.close(verbose=False)
+
+
+@pytest.fixture
+def own(app: App, request: pytest.FixtureRequest) -> Project:
+    """An empty project of the test's own, open."""
+    project = projects.create(app.db, request.node.name[:60])
+    app.open(project)
+    return project
+
+
+def visit(page: Any, app: App, path: str) -> None:
+    """Open a page and wait until its handlers have filled it."""
+    page.goto(f"{app.url}/{path}")
+    page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
+
+
+def says(page: Any, text: str) -> None:
+    """Wait for a sentence, wherever it is shown."""
+    page.get_by_text(text).first.wait_for()
+
+
+# --- every page ---
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_opens_without_a_fault_and_asks_no_other_host(app: App, page: Any, path: str) -> None:
+    faults: list[str] = []
+    hosts: set[str] = set()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" and "AbortError" not in said.text else None)
+    page.on("response", lambda answer: faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    page.on("request", lambda asked: hosts.add(asked.url.split("/")[2]) if asked.url.startswith("http") else None)
+    visit(page, app, path)
+    page.wait_for_timeout(500)
+    assert faults == []
+    assert hosts == {app.url.removeprefix("http://")}
+    assert page.locator(".st-nav [aria-current=page]").inner_text().lower() == (path or "home")
+    if path != "label":
+        assert page.locator("h1").count() == 1
+
+
+@pytest.mark.parametrize("path", [*PAGES, "data?tab=import", "data?tab=generate", "data?tab=export", "compare?tab=chat"])
+def test_a_phone_scrolls_in_one_direction_only(app: App, page: Any, path: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    visit(page, app, path)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p != "label"])
+def test_every_control_has_a_name(app: App, page: Any, path: str) -> None:
+    visit(page, app, path)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('input, textarea, select, button, [role=combobox]')]
+            .filter(e => e.offsetParent !== null && e.type !== 'file')
+            .filter(e => !(e.ariaLabel || e.title || e.innerText?.trim() || e.closest('fieldset')
+                || [...(e.labels || [])].some(l => l.innerText.trim())))
+            .map(e => e.outerHTML.slice(0, 160))"""
+    )
+    assert nameless == []
+
+
+# --- home ---
+
+
+def test_home_leads_through_the_loop(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "")
+    go = page.locator(".st-next .st-cta:not(.quiet)")
+    assert go.inner_text() == "Import prompts"
+    prompts.add(app.db, [prompt(own, f"Question {n}?") for n in range(6)])
+    visit(page, app, "")
+    assert go.inner_text() == "Generate answers"
+    asked = prompts.of_project(app.db, own.project_id)
+    from data import completions
+
+    completions.add(app.db, [completion(p, f"answer {k}", k) for p in asked for k in range(2)])
+    visit(page, app, "")
+    assert go.inner_text() == "Label the first pair"
+    assert [step.inner_text() for step in page.locator(".st-step .count").all()] == ["6", "12", "0", "0", "0"]
+    go.click()
+    page.wait_for_url("**/label")
+
+
+def test_a_project_is_made_switched_renamed_and_archived(app: App, page: Any) -> None:
+    visit(page, app, "")
+    page.get_by_role("button", name="Projects").click()
+    page.locator("#home-name textarea, #home-name input").fill("Kind answers <b>&</b>")
+    page.get_by_label("One answer at a time: good or bad?").check()
+    page.locator("#home-make").click()
+    page.locator("h1", has_text="Kind answers <b>&</b>").wait_for()  # as text: what looks like markup stays text
+    made = next(p for p in projects.visible(app.db) if p.name.startswith("Kind"))
+    assert made.task == "binary"
+    page.get_by_label("New name for it").fill("Kinder answers")
+    page.get_by_role("button", name="Rename").click()
+    page.locator("h1", has_text="Kinder answers").wait_for()
+    page.get_by_role("button", name="Archive").click()
+    says(page, "is archived")
+    assert projects.get(app.db, made.project_id).archived_at is not None
+    assert page.locator("h1").inner_text() != "Kinder answers"
+
+
+# --- data ---
+
+
+def test_typed_prompts_are_stored_once(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "data?tab=import")
+    page.locator("#import-typed textarea").fill("What is love?\n\nWhat is love?\n  And what is not?  ")
+    page.locator("#import-add").click()
+    says(page, "2 prompts added")
+    assert sorted(p.text for p in prompts.of_project(app.db, own.project_id)) == ["And what is not?", "What is love?"]
+
+
+def test_a_file_is_looked_at_before_it_is_taken_in(app: App, page: Any, own: Project, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Q{n}?", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(3)]
+    lines = [*(json.dumps(row) for row in rows), '{"prompt": "broken', json.dumps({"prompt": "no answers"})]
+    file.write_text("\n".join(lines) + "\n")
+    visit(page, app, "data?tab=import")
+    page.locator("#import-upload input[type=file]").set_input_files(str(file))
+    says(page, "chosen and rejected answers (TRL: DPO)")
+    preview = page.locator("#import-preview").inner_text()
+    assert re.search(r"\b4\b", preview), preview  # the line that is broken
+    assert re.search(r"\b5\b", preview), preview
+    assert projects.counts(app.db, own.project_id).prompts == 0  # only looked at
+    page.locator("#import-go").click()
+    says(page, "3 prompts, 6 answers and 3 labels added")
+    counted = projects.counts(app.db, own.project_id)
+    assert (counted.prompts, counted.completions, counted.labels) == (3, 6, 3)
+    page.locator("#import-upload input[type=file]").set_input_files(str(file))
+    page.locator("#import-go").wait_for()
+    page.locator("#import-go").click()
+    says(page, "3 rows were there already")
+    assert projects.counts(app.db, own.project_id) == counted
+
+
+def test_a_file_that_is_none_is_refused_in_a_sentence(app: App, page: Any, own: Project, tmp_path: Path) -> None:
+    file = tmp_path / "empty.jsonl"
+    file.write_text("\n")
+    visit(page, app, "data?tab=import")
+    page.locator("#import-upload input[type=file]").set_input_files(str(file))
+    toast = page.locator(".toast-body")
+    toast.first.wait_for()
+    assert "Traceback" not in toast.first.inner_text()
+    assert "empty.jsonl" in toast.first.inner_text()
+
+
+def test_prompts_are_found_and_opened(app: App, page: Any) -> None:
+    project = seed_project(app.db, n_prompts=30, name="Thirty")
+    app.open(project)
+    visit(page, app, "data")
+    page.locator("#prompts-rows", has_text="1–25 of 30 prompts").wait_for()
+    page.get_by_role("button", name="Next").click()
+    page.locator("#prompts-rows", has_text="26–30 of 30 prompts").wait_for()
+    page.locator("#prompts-search textarea, #prompts-search input").fill("number 17:")
+    page.locator("#prompts-rows", has_text="1–1 of 1 prompt").wait_for()
+    page.locator("#prompts-rows a").click()
+    page.locator(".st-open", has_text="Answer 1 to: Question number 17").wait_for()
+    page.locator("#prompts-rows a").click()
+    page.locator(".st-open").wait_for(state="detached")
+
+
+def test_an_export_is_made_and_fetched(app: App, page: Any) -> None:
+    project = seed_project(app.db, n_prompts=4, name="Exported & more")
+    app.open(project)
+    visit(page, app, "data?tab=export")
+    page.get_by_role("radio", name="Prompts", exact=True).check()
+    page.locator("#export-go").click()
+    says(page, "4 prompts written")
+    with page.expect_download() as download:
+        page.locator("#export-made .st-cta").click()
+    rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
+    assert sorted(row["prompt"][0]["content"] for row in rows) == sorted(
+        p.text for p in prompts.of_project(app.db, project.project_id)
+    )
+    page.get_by_label("Preferences: prompt, chosen, rejected (TRL: DPO)").check()
+    page.locator("#export-go").click()
+    page.locator(".toast-body", has_text="nothing to export").wait_for()
+
+
+def test_a_backup_is_made_fetched_and_put_back(app: App, page: Any, tmp_path: Path) -> None:
+    project = seed_project(app.db, n_prompts=3, name="Backed up")
+    app.open(project)
+    visit(page, app, "data?tab=export")
+    page.locator("#backup-go").click()
+    with page.expect_download() as download:
+        page.locator("#backup-made .st-cta").click()
+    saved = tmp_path / "backup.zip"
+    download.value.save_as(saved)
+    assert "studio.duckdb" in zipfile.ZipFile(saved).namelist()
+    prompts.add(app.db, [prompt(project, "written after the backup")])
+    page.get_by_role("button", name="Put a backup in place of this workspace").click()
+    page.locator("#restore-file input[type=file]").set_input_files(str(saved))
+    page.locator("#restore-file", has_text="backup.zip").wait_for()
+    page.locator("#restore-go").click()
+    page.locator(".toast-body", has_text="Tick").wait_for()  # not without saying so
+    page.get_by_label("Replace what is here").check()
+    page.locator("#restore-go").click()
+    says(page, "The backup is in place")
+    assert prompts.count(app.db, project.project_id) == 3
+    visit(page, app, "")
+    assert page.locator("h1").inner_text() == "Backed up"
+
+
+# --- models ---
+
+
+def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> None:
+    sent: list[str] = []
+    page.on("response", lambda answer: sent.append(answer.url))
+    visit(page, app, "models")
+    page.get_by_role("tab", name="Endpoint").click()
+    page.locator("#end-name input, #end-name textarea").fill("My server")
+    page.locator("#end-url input, #end-url textarea").fill("http://127.0.0.1:9/v1")
+    page.locator("#end-model input, #end-model textarea").fill("some-model")
+    page.locator("#end-key input").fill(SECRET)
+    page.locator("#end-test").click()
+    page.locator(".toast-body").first.wait_for()  # nothing answers there: a sentence
+    page.locator("#end-save").click()
+    says(page, "My server is saved")
+    profile = next(m for m in models.visible(app.db, "", "") if m.name == "My server")
+    assert app.studio.keys.of(profile) == SECRET
+    assert page.locator("#end-key input").input_value() == ""
+    visit(page, app, "models")
+    assert SECRET not in page.content()
+    assert SECRET not in page.request.get(f"{app.url}/config").text()
+    files = [f for f in app.studio.settings.home.rglob("*") if f.is_file()]
+    assert [f for f in files if SECRET.encode() in f.read_bytes()] == []
+    page.get_by_role("button", name="Rename or remove").click()
+    page.get_by_role("button", name="Remove from the list").click()
+    page.locator("#models-list", has_text="My server").wait_for(state="detached")
+    assert app.studio.keys.of(profile) == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "says_"),
+    [("/no/such/folder", "neither a folder"), ("not a name", "neither a folder"), ("someone/some-model", "cannot be reached")],
+)
+def test_a_model_that_cannot_be_had_is_refused_in_a_sentence(app: App, page: Any, where: str, says_: str) -> None:
+    visit(page, app, "models")
+    page.locator("#add-hub input").fill(where)
+    page.keyboard.press("Enter")
+    page.locator("#add-go").click()
+    says(page, says_)
+
+
+# --- train, runs, compare ---
+
+
+def test_without_labels_training_says_what_is_missing(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "train")
+    page.locator("#train-data a", has_text="Label the first answers").wait_for()
+    assert page.locator("#train-go").is_disabled()
+
+
+def test_the_form_follows_the_method(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "train")
+    page.locator("#knob-beta").wait_for()
+    page.get_by_label("Imitate good answers (SFT)").check()
+    page.locator("#knob-beta").wait_for(state="hidden")
+    page.get_by_label("Tell good from bad (KTO)").check()
+    page.locator("#knob-beta").wait_for()
+    page.get_by_role("button", name="More settings").click()
+    assert page.locator("#knob-desirable_weight").is_visible()
+    assert not page.locator("#knob-label_smoothing").is_visible()
+
+
+def test_runs_and_results_say_when_there_is_nothing(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "runs")
+    says(page, "Nothing has run yet.")
+    visit(page, app, "compare")
+    page.get_by_role("tab", name="Results").click()
+    says(page, "Nothing has been compared yet")
+
+
+def test_a_run_that_is_not_there_is_a_sentence(app: App, page: Any) -> None:
+    page.goto(f"{app.url}/runs?run=of-somebody-else")
+    page.locator(".toast-body", has_text="no such run").wait_for()
+
+
+def test_every_mapped_column_can_be_changed() -> None:
+    from dataclasses import fields
+
+    from data.columns import ColumnMap
+
+    assert set(CHANGEABLE) <= {f.name for f in fields(ColumnMap)}
+
+
+def test_the_timer_rests_while_nothing_runs(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "runs")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "queue/join" in request.url else None)
+    page.wait_for_timeout(3500)
+    assert asked == []
