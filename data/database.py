@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -60,6 +61,7 @@ class Database:
         self._callbacks: list[Callable[[Sequence[Change]], None]] = []
         self._gate = home.Gate()
         self._generation = 0
+        self._whole = threading.Lock()  # backup, restore and a new journal exclude each other
         self._con: duckdb.DuckDBPyConnection | None = None
         self._lock = home.lock(settings)
         try:
@@ -134,8 +136,9 @@ class Database:
         """Write the workspace (database, journal, runs without checkpoints) to one zip file; see data/backup.py."""
         copy = self.settings.export_dir / f".backup-{home.stamp()}.duckdb"
         try:
-            journal = self._alone(lambda: self._copy_to(copy))
-            return backups.write(self.settings, target, copy, journal, _newest(self._schema_dir))
+            with self._whole:
+                journal = self._alone(lambda: self._copy_to(copy))
+                return backups.write(self.settings, target, copy, journal, _newest(self._schema_dir))
         except OSError as error:
             raise home.words(error, self.settings) from error
         finally:
@@ -146,9 +149,23 @@ class Database:
         """Put a backup in this workspace's place while the app goes on; returns where the old workspace is kept."""
         staged = _stage(self.settings, archive, self._schema_dir)
         try:
-            return self._alone(lambda: self._swap_in(staged))
+            with self._whole:
+                return self._alone(lambda: self._swap_in(staged))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+    def forget_deleted(self) -> None:
+        """Begin the journal anew from what is stored now, so that it keeps no deleted row and does not grow for ever."""
+
+        def compact() -> None:
+            try:
+                self.journal.replace_all(replays.dump(self._connection(), self._catalog), self.journal.last)
+                self.journal.drop_before_baseline()
+            except (OSError, duckdb.Error) as error:
+                raise self._explain(error) from error
+
+        with self._whole:
+            self._alone(compact)
 
     def close(self) -> None:
         """Finish what was submitted, write everything into the one file and let go of the folder."""

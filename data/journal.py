@@ -107,15 +107,14 @@ class Journal:
 
     def append(self, changes: Sequence[Change], number: int) -> None:
         """Durable when it returns. On OSError (full disk) the journal is as it was."""
-        lines = b"".join(change.line() for change in changes)
-        mark = {"commit": number, "at": datetime.now(UTC).isoformat(), "crc": zlib.crc32(lines)}
+        group = _group(changes, number)
         if not self._clean:
             self._cut()
         if self._end >= self.segment_bytes:
             self._open_segment(self.folder / f"{int(self.current.stem) + 1:04d}.jsonl")
         self._undo_to, self._before_last = self._end, self.last
         try:
-            self._write(lines + json.dumps(mark).encode() + b"\n")
+            self._write(group)
         except OSError:
             self._clean = False
             self._cut()
@@ -129,20 +128,30 @@ class Journal:
         self._cut()
 
     def replace_all(self, groups: Iterator[Sequence[Change]], number: int) -> None:
-        """Start again from a full copy of the tables (a baseline), written as a new segment; older segments stay as they are."""
+        """Go on from a full copy of the tables (a baseline), written as a new segment; older segments stay as they are."""
         files = segments(self.folder)
         target = self.folder / f"{int(files[-1].stem) + 1 if files else 1:04d}.jsonl"
-        self.close()
-        self._open_segment(target.with_suffix(".part"))
-        for changes in groups:
-            lines = b"".join(change.line() for change in changes)
-            mark = {"commit": number, "at": datetime.now(UTC).isoformat(), "crc": zlib.crc32(lines)}
-            self._write(lines + json.dumps(mark).encode() + b"\n", sync=False)
-        os.fsync(self._fd)
-        end = self._end
-        self.current.replace(target)
+        part = target.with_suffix(".part")
+        try:
+            with part.open("wb") as f:
+                for changes in groups:
+                    f.write(_group(changes, number))
+                f.flush()
+                os.fsync(f.fileno())
+                end = f.tell()
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
         self._open_segment(target)
         self._end, self.last = end, number
+
+    def drop_before_baseline(self) -> None:
+        """Delete the segments that the newest baseline has made needless, once it has been read back whole."""
+        damaged = [group.where for group in read(self.folder) if group.changes is None]
+        if not damaged and _is_baseline(self.current):
+            for file in segments(self.folder):
+                if file != self.current:
+                    file.unlink()
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -162,19 +171,24 @@ class Journal:
         os.fsync(folder)  # the file's name must survive a power cut too
         os.close(folder)
 
-    def _write(self, data: bytes, sync: bool = True) -> None:
+    def _write(self, data: bytes) -> None:
         view, at = memoryview(data), self._end
         while view:
             done = os.pwrite(self._fd, view, at)
             view, at = view[done:], at + done
-        if sync:
-            _sync(self._fd)
+        _sync(self._fd)
         self._end = at
 
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
         _sync(self._fd)
         self._clean = True
+
+
+def _group(changes: Sequence[Change], number: int) -> bytes:
+    lines = b"".join(change.line() for change in changes)
+    mark = {"commit": number, "at": datetime.now(UTC).isoformat(), "crc": zlib.crc32(lines)}
+    return lines + json.dumps(mark).encode() + b"\n"
 
 
 def segments(folder: Path) -> list[Path]:

@@ -143,6 +143,8 @@ class Visitors:
                 gone += 1
             except StudioError as error:
                 log.info("a visitor's project stays for now: %s", error)
+        if gone:
+            self._db.forget_deleted()
         return gone
 
     def _remove(self, project_id: str, owner: str) -> None:

@@ -214,7 +214,29 @@ def test_every_line_is_json_and_every_group_is_closed(settings: Settings) -> Non
     assert "commit" in lines[-1]
 
 
-def test_a_baseline_repeats_no_older_history(settings: Settings) -> None:
+def test_what_was_deleted_can_be_forgotten(settings: Settings) -> None:
+    db = Database(settings)
+    some_history(db)
+    gone = projects.create(db, "a secret of a visitor", owner="v1")
+    projects.destroy(db, gone.project_id)
+    db.forget_deleted()
+    db.insert("people", [person("after")])
+    db.close()
+    assert [f.name for f in segments(settings.journal_dir)] == ["0002.jsonl"]
+    for file in settings.home.rglob("*"):
+        assert not file.is_file() or file.suffix == ".duckdb" or b"secret of a visitor" not in file.read_bytes(), file
+    ops = [change.op for group in read(settings.journal_dir) for change in group.changes or ()]
+    assert ops[0] == "schema"
+    assert set(ops[1:]) == {"insert"}
+    before = everything(settings)
+    rebuild(settings)
+    assert everything(settings) == before
+    db = Database(settings)
+    assert db.notices == []
+    db.close()
+
+
+def test_a_damaged_baseline_drops_nothing(settings: Settings) -> None:
     db = Database(settings)
     some_history(db)
     db.close()
@@ -223,14 +245,10 @@ def test_a_baseline_repeats_no_older_history(settings: Settings) -> None:
     con = duckdb.connect(str(settings.db_path))
     journal.replace_all(replay.dump(con, replay.read_catalog(con)), journal.last)
     con.close()
+    journal.current.write_bytes(journal.current.read_bytes().replace(b"name 1", b"nXme 1"))
+    journal.drop_before_baseline()
     journal.close()
     assert len(segments(settings.journal_dir)) == 2
-    ops = [change.op for group in read(settings.journal_dir) for change in group.changes or ()]
-    assert ops[0] == "schema"
-    assert set(ops[1:]) == {"insert"}
-    before = everything(settings)
-    rebuild(settings)
-    assert everything(settings) == before
 
 
 def test_undo_takes_back_the_last_group(tmp_path: Path) -> None:
