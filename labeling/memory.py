@@ -23,6 +23,7 @@ _STANDING = """
     select impression_id, preference from label_events where project_id = $project and seq <= $seq
     qualify row_number() over (partition by impression_id order by seq desc) = 1 and event in ('cast', 'revised')
 """
+_OURS = "i.project_id = $project and i.task = $task"
 
 
 class Shown(NamedTuple):
@@ -42,55 +43,57 @@ class ProjectMemory:
     labelled: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # annotator -> labels that are no skip
     skipped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     categories: dict[str, str] = field(default_factory=dict)
-    texts: dict[str, set[bytes]] = field(
-        default_factory=lambda: defaultdict(set)
-    )  # binary: prompt -> hashes of its completions' texts
+    texts: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))  # binary: prompt -> hashes of its texts
 
     @staticmethod
     def load(db: Database, project_id: str, overlap: int) -> ProjectMemory:
         """NotFound when there is no such project."""
         memory = ProjectMemory(project_id, projects.get(db, project_id).task, Pool(overlap))
-        memory._load_items(db)
+        memory.seq = int(db.value("select coalesce(max(seq), -1) from label_events where project_id = ?", (project_id,)))
         memory._load_labels(db)
+        memory._load_items(db)
+        memory._load_waiting(db)
         return memory
 
-    # --- from the tables ---------------------------------------------------------------------------------------------
+    # --- from the tables ---
+
+    def _load_labels(self, db: Database) -> None:
+        """Who has seen what and how often it was labelled: before the items, so that each goes to its place at once."""
+        item = "i.pair_id" if self.task == "pairwise" else "i.left_completion_id"
+        seen = f"select {item} as item_id, list(distinct annotator_id) as seers from impressions i where {_OURS} group by {item}"
+        for row in db.rows(seen, {"project": self.project_id, "task": self.task}):
+            for annotator_id in row["seers"]:
+                self.pool.see(row["item_id"], annotator_id)
+        ours = f"with standing as ({_STANDING}) select * from standing s join impressions i using (impression_id) where {_OURS}"
+        counts = f"select {item} as item_id, count(*) as n from ({ours}) i where preference != 'skip' group by all"
+        for row in db.rows(counts, self._bound):
+            self.pool.count(row["item_id"], row["n"])
+        counts = f"select annotator_id, preference = 'skip' as skipped, count(*) as n from ({ours}) group by all"
+        for row in db.rows(counts, self._bound):
+            (self.skipped if row["skipped"] else self.labelled)[row["annotator_id"]] = row["n"]
+
+    @property
+    def _bound(self) -> dict[str, object]:
+        return {"project": self.project_id, "task": self.task, "seq": self.seq}
 
     def _load_items(self, db: Database) -> None:
         found = db.rows("select prompt_id, category from prompts where project_id = ?", (self.project_id,))
         self.categories = {row["prompt_id"]: row["category"] for row in found}
         if self.task == "pairwise":
-            sql = (
-                "select pair_id, prompt_id, completion_a, completion_b, rank from pairs where project_id = ? order by rank, pair_id"
-            )
-            self._add_pairs(db.rows(sql, (self.project_id,)))
+            columns = "pair_id, prompt_id, completion_a, completion_b, rank"
+            self._add_pairs(db.rows(f"select {columns} from pairs where project_id = ?", (self.project_id,)))
         else:
             sql = "select completion_id, prompt_id, text from completions where project_id = ? order by created_at, completion_id"
             self._add_completions(db.rows(sql, (self.project_id,)))
 
-    def _load_labels(self, db: Database) -> None:
-        self.seq = int(db.value("select coalesce(max(seq), -1) from label_events where project_id = ?", (self.project_id,)))
-        item = "i.pair_id" if self.task == "pairwise" else "i.left_completion_id"
-        seen = f"select distinct {item} as item_id, i.annotator_id from impressions i where i.project_id = ? and i.task = ?"
-        for row in db.rows(seen, (self.project_id, self.task)):
-            self.pool.see(row["item_id"], row["annotator_id"])
-        counts = f"""
-            with standing as ({_STANDING})
-            select {item} as item_id, i.annotator_id, s.preference = 'skip' as skipped, count(*) as n
-            from standing s join impressions i using (impression_id) where i.task = $task group by all
-        """
-        bound = {"project": self.project_id, "seq": self.seq, "task": self.task}
-        for row in db.rows(counts, bound):
-            (self.skipped if row["skipped"] else self.labelled)[row["annotator_id"]] += row["n"]
-            if not row["skipped"] and row["item_id"] in self.pool.items:
-                self.pool.count(row["item_id"], row["n"])
-        waiting = f"""
+    def _load_waiting(self, db: Database) -> None:
+        sql = f"""
             with standing as ({_STANDING})
             select impression_id from impressions i
-            where project_id = $project and task = $task and kind != 'imported'
+            where {_OURS} and kind != 'imported'
               and not exists (select 1 from standing s where s.impression_id = i.impression_id)
         """
-        ids = [row["impression_id"] for row in db.rows(waiting, bound)]
+        ids = [row["impression_id"] for row in db.rows(sql, self._bound)]
         for impression in sorted(impressions.get_many(db, ids), key=lambda i: i.served_at):
             self.show(impression)
 

@@ -90,6 +90,7 @@ class Pool:
         if item.item_id not in self.items:
             self.items[item.item_id] = item
             self.first_rank += item.rank == 0
+            self.complete += self.labels(item.item_id) >= self.overlap
             self._settle(item.item_id)
 
     def seen(self, item_id: str, annotator_id: str) -> bool:
@@ -113,11 +114,12 @@ class Pool:
         return self._labels.get(item_id, 0)
 
     def count(self, item_id: str, change: int) -> None:
-        """`change` labels more or fewer (a skip is no label)."""
+        """`change` labels more or fewer (a skip is no label). Counting an item before it is added is the quicker order."""
         was = self.labels(item_id)
         self._labels[item_id] = was + change
-        self.complete += (was + change >= self.overlap) - (was >= self.overlap)
-        self._settle(item_id)
+        if item_id in self.items:
+            self.complete += (was + change >= self.overlap) - (was >= self.overlap)
+            self._settle(item_id)
 
     def is_open(self, item_id: str) -> bool:
         item = self.items.get(item_id)
