@@ -1,0 +1,56 @@
+"""The candidates that ship with the demo, so that a first label needs no model: `python -m labeling.demo_candidates`.
+
+Writes data/demo/candidates.jsonl again: four answers of the demo model at temperature 0.8, from the same code as any generation run,
+for the first training prompts of the demo. Run it after the demo model has been trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from data import prompts
+from data.demo.world import PROMPTS_FILE
+from data.engine import Message, ModelSpec
+from data.rundir import RunDir, sha256_of
+from data.splits import split_of
+from labeling import generate
+
+PROMPTS: Final = 75
+ARGS: Final = {"model_name": "Demo model", "n": 4, "temperature": 0.8, "max_new_tokens": 64, "seed": 0}
+DEMO: Final = PROMPTS_FILE.parent
+
+
+def main() -> None:
+    texts = [json.loads(line)["prompt"] for line in PROMPTS_FILE.read_text(encoding="utf-8").splitlines()]
+    chosen = [text for text in texts if split_of(text) == "train"][:PROMPTS]
+    asked = {prompts.new("demo", [Message("user", text)]).prompt_id: text for text in chosen}
+    answers: dict[str, list[dict[str, Any]]] = {text: [] for text in chosen}
+    with tempfile.TemporaryDirectory() as folder:
+        for raw in _generate(Path(folder), asked):
+            kept = ("text", "sampling", "seed", "sample_index", "finish_reason")
+            answers[asked[raw["prompt_id"]]].append({name: raw[name] for name in kept})
+    rows = [{"prompt": text, "completions": sorted(found, key=lambda c: int(c["sample_index"]))} for text, found in answers.items()]
+    out = DEMO / "candidates.jsonl"
+    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"{sum(len(found) for found in answers.values())} answers to {len(rows)} prompts written to {out}")
+
+
+def _generate(folder: Path, asked: dict[str, str]) -> list[dict[str, Any]]:
+    """All answers, by a generation run in `folder`."""
+    lines = [{"prompt_id": i, "messages": [{"role": "user", "content": text}]} for i, text in asked.items()]
+    data = folder / "prompts.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    spec = ModelSpec(kind="local", base=str(DEMO / "model")).to_json()
+    source = {"file": "prompts.jsonl", "sha256": sha256_of(data), "rows": len(lines)}
+    run = RunDir.create(folder / "run", {"args": {**ARGS, "model": spec}, "data": source})
+    data.replace(run.path / data.name)
+    generate.main(run)
+    raw = (run.path / "completions.jsonl").read_bytes()
+    return [json.loads(line) for line in raw.split(b"\n") if line]
+
+
+if __name__ == "__main__":
+    main()
