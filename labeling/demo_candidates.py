@@ -1,7 +1,7 @@
 """The candidates that ship with the demo, so that a first label needs no model: `python -m labeling.demo_candidates`.
 
-Writes data/demo/candidates.jsonl again: four answers of the demo model at temperature 0.8, from the same code as any generation run,
-for the first training prompts of the demo. Run it after the demo model has been trained again.
+Writes data/demo/candidates.jsonl again: four answers of the demo model at temperature 0.8, by the code of any generation run, for the
+first training prompts of the demo. Run it after the demo model has been trained again.
 """
 
 from __future__ import annotations

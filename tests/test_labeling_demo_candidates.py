@@ -1,4 +1,4 @@
-"""The shipped candidates: what a visitor labels first must be the demo's own training prompts, differ, and hold good and bad answers."""
+"""The shipped candidates: what a visitor labels first are training prompts whose answers differ, good and bad."""
 
 from __future__ import annotations
 
