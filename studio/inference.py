@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data.endpoint import EndpointEngine
@@ -102,6 +102,7 @@ class Inference:
         self._client = WorkerClient(settings.home / "worker.log")
         self._models: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._seen = InferenceStatus()
 
     def open(self, spec: ModelSpec, key: str = "") -> Engine:
         """An engine for `spec`, ready to answer; EngineError in words when its model cannot be used."""
@@ -146,10 +147,16 @@ class Inference:
         said = self._client.status()
         if said is None:
             return InferenceStatus()
-        if not said:
-            return InferenceStatus(True, doing="starting", pid=self._client.pid)
+        if not said:  # too busy to answer at once
+            seen, pid = self._seen, self._client.pid
+            return (
+                replace(seen, doing=seen.doing or "busy") if seen.pid == pid else InferenceStatus(True, doing="starting", pid=pid)
+            )
         models = tuple(str(model["base"]) for model in said["models"])
-        return InferenceStatus(True, models, float(said["memory_mb"]), int(said["busy"]), str(said["doing"]), self._client.pid)
+        self._seen = InferenceStatus(
+            True, models, float(said["memory_mb"]), int(said["busy"]), str(said["doing"]), int(said["pid"])
+        )
+        return self._seen
 
     def _engine(self, spec: ModelSpec, key: str) -> Engine:
         model: Engine

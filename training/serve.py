@@ -37,11 +37,12 @@ FREE_SHARE = 0.25  # of the memory: with less of it free, only one base is kept
 
 @dataclass
 class Job:
-    """A request under way: `turns` yields the lines it brings, one forward at a time."""
+    """A request under way: `turns` yields the lines it brings, one forward at a time; `over` when they are the last."""
 
     id: str
     turns: Iterator[list[bytes]]
     call: Any = None
+    over: bool = False
 
 
 class Worker:
@@ -65,16 +66,22 @@ class Worker:
             message = self._parsed(raw)
             if message is None:
                 continue
-            if message["op"] == "ping":
-                self.say(id=message["id"], type="done", value="pong")
-            elif message["op"] == "status":
-                self.say(id=message["id"], type="done", value=self.status())
-            elif message["op"] == "cancel":
-                self._cancel(message)
-            else:
-                self.under_way.add(message["id"])
-                self.waiting.put(message)
+            try:
+                self._hear(message)
+            except Exception as error:  # a worker that has gone deaf would look alive for ever
+                self.say(id=message["id"], type="error", message=_words(error))
         os._exit(0)  # the app is gone: nothing here is worth a tidy end, and a model may be loading in the other thread
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message["op"] == "ping":
+            self.say(id=message["id"], type="done", value="pong")
+        elif message["op"] == "status":
+            self.say(id=message["id"], type="done", value=self.status())
+        elif message["op"] == "cancel":
+            self._cancel(message)
+        else:
+            self.under_way.add(message["id"])
+            self.waiting.put(message)
 
     def _parsed(self, raw: bytes) -> dict[str, Any] | None:
         try:
@@ -110,10 +117,18 @@ class Worker:
         return {
             "pid": os.getpid(),
             "models": [{"base": spec.base, "quantize": spec.quantize} for spec in list(self.engines)],
-            "memory_mb": _memory_mb(),
+            "memory_mb": self._memory_mb(),
             "busy": len(self.jobs) + self.waiting.qsize() + bool(self.doing),
             "doing": self.doing,
         }
+
+    def _memory_mb(self) -> float:
+        held = psutil.Process().memory_info().rss
+        if self.engines:  # else torch may be half imported by the other thread
+            import torch
+
+            held += torch.cuda.memory_reserved() if torch.cuda.is_available() else 0
+        return round(held / 2**20, 1)
 
     # --- the working thread -----------------------------------------------------------------------------------------------------
 
@@ -124,9 +139,10 @@ class Worker:
                 self._start(self.waiting.get())
             for job in list(self.jobs.values()):
                 try:
-                    self.write(next(job.turns))
-                except StopIteration:
-                    self._forget(job.id)
+                    lines = next(job.turns)
+                    if job.over:
+                        self._forget(job.id)  # before it is said: who hears the last line may ask for the status
+                    self.write(lines)
                 except Exception as error:  # whatever happens in a request must not end the others
                     self._forget(job.id)
                     self.say(id=job.id, type="error", message=_words(error))
@@ -153,11 +169,12 @@ class Worker:
         last: dict[str, Any] = {}
         if op == "open":
             engine.adapter(adapter)
-            last = {"context": engine.context, "memory_mb": _memory_mb()}
+            last = {"context": engine.context, "memory_mb": self._memory_mb()}
         elif op == "count_tokens":
             last = {"tokens": engine.count_tokens([Message(m["role"], m["content"]) for m in message["messages"]])}
         else:
             yield from self._forwards(job, engine, adapter, message)
+        job.over = True
         yield [wire.line(id=job.id, type="done", value=last)]
 
     def _forwards(self, job: Job, engine: Any, adapter: str, message: dict[str, Any]) -> Iterator[list[bytes]]:
@@ -224,14 +241,6 @@ def _words(error: Exception) -> str:
     if isinstance(error, KeyError | TypeError | AttributeError | ValueError):
         return f"The model worker did not understand the request ({type(error).__name__}: {error})."
     return f"The model worker failed ({type(error).__name__}: {error}); its log says more."
-
-
-def _memory_mb() -> float:
-    held = psutil.Process().memory_info().rss
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        held += torch.cuda.memory_reserved()
-    return round(held / 2**20, 1)
 
 
 def _answers_apart(log: Path | None) -> BinaryIO:
