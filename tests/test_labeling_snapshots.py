@@ -151,7 +151,8 @@ def rows_of(home: Path, snapshot: Any) -> list[dict[str, Any]]:
 
 def test_a_preference_snapshot_has_trls_columns_and_the_stored_split(db: Any, settings: Any) -> None:
     project = seed_project(db, 40)
-    served = label_all(db, project.project_id, "ann", lambda k, s: ["a", "b", "tie", "both_bad", "skip"][k % 5])
+    number = lambda s: int(s.prompt.text.split(":")[0].split()[-1])  # noqa: E731
+    served = label_all(db, project.project_id, "ann", lambda _, s: ["a", "b", "tie", "both_bad", "skip"][number(s) % 5])
     snapshot = freeze(db, settings, project.project_id, "preference")
     rows = rows_of(settings.home, snapshot)
     assert snapshot.rows == len(rows) == 16
@@ -159,9 +160,9 @@ def test_a_preference_snapshot_has_trls_columns_and_the_stored_split(db: Any, se
     assert snapshots.file_of(settings, snapshot).parent == settings.export_dir / "snapshots"
     assert set(rows[0]) == {"prompt", "chosen", "rejected", "prompt_id", "split"}
     expected = {}
-    for k, s in enumerate(served):
-        if k % 5 < 2:
-            chosen, rejected = (s.left, s.right) if k % 5 == 0 else (s.right, s.left)
+    for s in served:
+        if number(s) % 5 < 2:
+            chosen, rejected = (s.left, s.right) if number(s) % 5 == 0 else (s.right, s.left)
             expected[s.prompt.prompt_id] = ([{"role": "user", "content": s.prompt.text}], chosen, rejected, s.prompt.split)
     got = {r["prompt_id"]: (r["prompt"], r["chosen"][0]["content"], r["rejected"][0]["content"], r["split"]) for r in rows}
     assert got == expected
