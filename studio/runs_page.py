@@ -56,7 +56,7 @@ class RunsPage:
         heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
         with gr.Column(elem_classes="st-panel"):
             self.detail = block(elem_id="run-detail")
-            with gr.Row():
+            with gr.Row(elem_classes="st-maybe"):
                 self.compare = gr.Button(
                     "Compare before and after", variant="primary", visible=False, scale=0, min_width=270, elem_id="run-compare"
                 )

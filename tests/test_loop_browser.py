@@ -1,0 +1,185 @@
+"""The whole loop as a person goes through it, in a real browser, with the real demo model and real runs:
+
+open the demo → generate four candidates a prompt → label twenty with the keyboard → train DPO → compare with the judge.
+
+What happened is read from the database after the app has ended. Screenshots of every page in light, dark and on a phone go to
+tests/screenshots/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import SCREENSHOTS
+
+from data import completions, judgments, labels, models, projects, prompts, runs
+from data.database import Database
+from data.records import Run
+from data.settings import Settings
+from evals.compare_result import CompareResult
+from studio.demo_project import MODEL, MODEL_ID
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.model,
+    pytest.mark.skipif(not (MODEL / "model.safetensors").is_file(), reason="the demo model's weights are not in data/demo/model"),
+]
+
+ASKED, EACH, WANTED = 24, 4, 20
+LOOK = 200  # milliseconds: the Label page takes no key for an item that nobody can have read
+ENDED = ".st-badge.finished, .st-badge.failed, .st-badge.stopped, .st-badge.lost"
+PAGES = {
+    "home": "",
+    "data": "data",
+    "data-import": "data?tab=import",
+    "data-generate": "data?tab=generate",
+    "data-export": "data?tab=export",
+    "models": "models",
+    "label": "label",
+    "train": "train",
+    "runs": "runs",
+    "compare": "compare",
+    "compare-judge": "compare?run=newest",
+    "compare-results": "compare?result=newest",
+}
+
+
+def ready(page: Any) -> None:
+    """The page has been filled by its handlers."""
+    page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
+
+
+def end_of_run(page: Any) -> str:
+    """Wait for the run that is looked at to end; its status."""
+    page.wait_for_url("**/runs?run=*")
+    badge = page.locator(f"#run-detail :is({ENDED})")
+    badge.wait_for(timeout=0)
+    return str(badge.inner_text())
+
+
+def test_the_whole_loop(serve_app: Callable[..., Any], page: Any) -> None:
+    app = serve_app()
+    generate(app.url, page)
+    label(app.url, page)
+    train(app.url, page)
+    compare(page)
+    voted = chat(app.url, page)
+    page.goto(app.url)
+    ready(page)
+    page.locator(".st-next h2", has_text="Go round again").wait_for()
+    photograph(app.url, page)
+    app.stop()
+    check_what_is_stored(Settings(home=app.home), WANTED + voted)
+
+
+def generate(url: str, page: Any) -> None:
+    page.goto(f"{url}/data?tab=generate")
+    ready(page)
+    page.locator("#gen-limit input").fill(str(ASKED))
+    page.locator("#gen-go").click()
+    assert end_of_run(page) == "finished"
+
+
+def label(url: str, page: Any) -> None:
+    """Twenty by keyboard, the first of them from the Home page in one click."""
+    page.goto(url)
+    ready(page)
+    page.locator(".st-next .st-cta:not(.quiet)", has_text="Label the first pair").click()
+    for number in range(WANTED):
+        page.locator('.al[data-armed]:not([data-armed=""])').wait_for()
+        page.wait_for_timeout(LOOK)
+        before = page.locator(".al").get_attribute("data-armed")
+        page.keyboard.press("1" if number % 2 else "2")
+        page.wait_for_function("before => document.querySelector('.al')?.dataset.armed !== before", arg=before)
+    page.get_by_text("All saved").wait_for()
+
+
+def train(url: str, page: Any) -> None:
+    page.goto(f"{url}/train")
+    ready(page)
+    page.locator("#train-go:not([disabled])").click()
+    page.locator("#run-charts svg").first.wait_for(timeout=0)  # live, while it is going
+    assert end_of_run(page) == "finished"
+    assert page.locator("#run-charts svg").count() == 3
+
+
+def compare(page: Any) -> None:
+    page.locator("#run-compare").click()
+    page.locator("#run-detail .st-verdict").wait_for(timeout=0)
+    assert "95 %" in page.locator("#run-detail").inner_text()
+
+
+def chat(url: str, page: Any) -> bool:
+    """Both models answer one prompt side by side, blind; a vote reveals them and is a label, unless both wrote the same."""
+    page.goto(f"{url}/compare")
+    ready(page)
+    page.locator("#ask-go").click()
+    page.locator("#ask-votes button").first.wait_for(timeout=0)
+    assert "Demo model" not in page.locator("#ask-answers").inner_text()
+    page.locator("#ask-votes button", has_text="Both bad").click()
+    page.locator("#ask-answers", has_text="Demo model").wait_for()
+    said = page.locator("#ask-voted").inner_text()
+    assert "Stored" in said or "the same" in said
+    return "Stored" in said
+
+
+def photograph(url: str, page: Any) -> None:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    newest = {"compare?run=newest": "dpo", "compare?result=newest": "compare"}
+    links = page.locator("a[href*='runs?run=']").all()
+    found = {link.inner_text(): str(link.get_attribute("href")).split("run=")[1] for link in links}
+    ids = {
+        "dpo": next(i for n, i in found.items() if n.startswith("DPO")),
+        "compare": next(i for n, i in found.items() if "against" in n),
+    }
+    for mode in ("light", "dark", "phone"):
+        page.set_viewport_size({"width": 390 if mode == "phone" else 1280, "height": 800})
+        for name, path in PAGES.items():
+            path = path.replace("newest", ids.get(newest.get(path, ""), ""))
+            page.goto(f"{url}/{path}{'&' if '?' in path else '?'}__theme={'dark' if mode == 'dark' else 'light'}")
+            ready(page)
+            page.wait_for_timeout(1200)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{mode}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide on {mode}"
+
+
+def check_what_is_stored(settings: Settings, labelled: int) -> None:
+    db = Database(settings)
+    try:
+        project = projects.visible(db)[0]
+        mine = {run.kind: run for run in runs.of_project(db, project.project_id)}
+        assert {kind: run.status for kind, run in mine.items()} == {
+            "generate": "finished",
+            "dpo": "finished",
+            "compare": "finished",
+        }
+        check_candidates(db, project.project_id, mine["generate"])
+        stands = labels.current(db, project.project_id)
+        assert len(stands) == labelled
+        assert {event.preference for event in stands[:WANTED]} == {"a", "b"}
+        adapter = next(m for m in models.visible(db, project.project_id, "") if m.kind == "adapter")
+        assert (adapter.run_id, adapter.parent_model_id) == (mine["dpo"].run_id, MODEL_ID)
+        assert abs(mine["dpo"].result["first_loss"] - 0.6931) < 0.01
+        check_comparison(db, mine["compare"])
+    finally:
+        db.close()
+
+
+def check_candidates(db: Database, project_id: str, run: Run) -> None:
+    made = completions.of_run(db, run.run_id)
+    assert len({c.prompt_id for c in made}) == ASKED
+    assert ASKED * EACH * 0.8 <= len(made) <= ASKED * EACH  # what came twice is left out
+    assert len({(c.prompt_id, c.text) for c in made}) == len(made)
+
+
+def check_comparison(db: Database, run: Run) -> None:
+    judged = judgments.of_run(db, run.run_id)
+    result = CompareResult.from_json(run.result)
+    assert len(judged) == result.n_comparisons == 120
+    assert {p.split for p in prompts.get_many(db, [j.prompt_id for j in judged])} == {"held_out"}
+    assert result.win_rate is not None
+    assert result.win_rate.low is not None
+    assert result.win_rate.high is not None
+    assert 0 <= result.win_rate.low <= result.win_rate.high <= 1
