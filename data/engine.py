@@ -1,6 +1,6 @@
 """The contract of whatever writes text: a local model, the model worker or an OpenAI-compatible server.
 
-Pages, generation, synthesis and judges speak to an `Engine` and never ask what is behind it. Only plain values cross this border, so that
+Pages, generation, synthesis and judges speak to an `Engine` and never ask what is behind it. Only plain values cross this border:
 a request can travel as one JSON line to another process.
 """
 
@@ -99,7 +99,8 @@ class LabelRequest:
 
 @dataclass(frozen=True)
 class LabelResult:
-    """`logprobs[i]` belongs to `labels[i]` (all spellings summed: "A", " A"); natural log, -inf when unseen among the server's top tokens.
+    """`logprobs[i]` belongs to `labels[i]` (all spellings summed: "A", " A"); natural log, -inf when unseen among
+    the server's top tokens.
 
     `text` is the raw reply where the engine had to fall back to sampling (`logprobs` is then empty) or the greedy first token.
     """
@@ -114,7 +115,7 @@ class Engine(Protocol):
     """Whatever writes text. Not thread-safe unless it says so; `cancel()` may be called from any thread."""
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[GenResult]:
-        """Yield one result per request as each is done, in any order. A request that fails yields an error result; the rest go on."""
+        """Yield one result per request as each is done, in any order. A failed request yields an error result."""
         ...
 
     def stream(self, request: GenRequest) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Errors whose message is written for the person at the screen.
 
-The domain raises one of these; a page shows `str(error)` as it is. A message is one sentence (two at most) that says what is wrong and
-what to do about it, and never holds a secret or a traceback.
+The domain raises one of these; a page shows `str(error)` as it is. A message is one sentence (two at most) that says what is wrong
+and what to do about it, and never holds a secret or a traceback.
 """
 
 

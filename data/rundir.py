@@ -5,8 +5,8 @@
     runs/<id>/stop           its presence asks the child to save and end within a step
     runs/<id>/stdout.log     everything printed
 
-A reader keeps a byte offset and takes whole lines only, so a line that is half written is read the next time. Children are started as
-`python -m <module> RUN_DIR` and call `run_child(main)`, which turns an exception into an `error` event in words.
+A reader keeps a byte offset and takes whole lines only, so a line that is half written is read the next time. Children are
+started as `python -m <module> RUN_DIR` and call `run_child(main)`, which turns an exception into an `error` event in words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The candidates that ship with the demo, so that a first label needs no model: `python -m labeling.demo_candidates`.
 
-Writes data/demo/candidates.jsonl again: four answers of the demo model at temperature 0.8, by the code of any generation run, for the
-first training prompts of the demo. Run it after the demo model has been trained again.
+Writes data/demo/candidates.jsonl again: four answers of the demo model at temperature 0.8, by the code of any generation run, for
+the first training prompts of the demo. Run it after the demo model has been trained again.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from data.splits import split_of
 from labeling import generate
 
 PROMPTS: Final = 75
-ARGS: Final = {"model_name": "Demo model", "n": 4, "temperature": 0.8, "max_new_tokens": 64, "seed": 0}
+ARGS: Final[dict[str, Any]] = {"model_name": "Demo model", "n": 4, "temperature": 0.8, "max_new_tokens": 64, "seed": 0}
 DEMO: Final = PROMPTS_FILE.parent
 
 
 def main() -> None:
-    texts = [json.loads(line)["prompt"] for line in PROMPTS_FILE.read_text(encoding="utf-8").splitlines()]
+    texts: list[str] = [json.loads(line)["prompt"] for line in PROMPTS_FILE.read_text(encoding="utf-8").splitlines()]
     chosen = [text for text in texts if split_of(text) == "train"][:PROMPTS]
-    asked = {prompts.new("demo", [Message("user", text)]).prompt_id: text for text in chosen}
+    asked: dict[str, str] = {prompts.new("demo", [Message("user", text)]).prompt_id: text for text in chosen}
     answers: dict[str, list[dict[str, Any]]] = {text: [] for text in chosen}
     with tempfile.TemporaryDirectory() as folder:
         for raw in _generate(Path(folder), asked):
             kept = ("text", "sampling", "seed", "sample_index", "finish_reason")
             answers[asked[raw["prompt_id"]]].append({name: raw[name] for name in kept})
-    rows = [{"prompt": text, "completions": sorted(found, key=lambda c: int(c["sample_index"]))} for text, found in answers.items()]
+    rows: list[dict[str, Any]] = []
+    for text, found in answers.items():
+        rows.append({"prompt": text, "completions": sorted(found, key=lambda one: int(one["sample_index"]))})
     out = DEMO / "candidates.jsonl"
     out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     print(f"{sum(len(found) for found in answers.values())} answers to {len(rows)} prompts written to {out}")
@@ -44,7 +46,7 @@ def _generate(folder: Path, asked: dict[str, str]) -> list[dict[str, Any]]:
     data = folder / "prompts.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     spec = ModelSpec(kind="local", base=str(DEMO / "model")).to_json()
-    source = {"file": "prompts.jsonl", "sha256": sha256_of(data), "rows": len(lines)}
+    source: dict[str, Any] = {"file": "prompts.jsonl", "sha256": sha256_of(data), "rows": len(lines)}
     run = RunDir.create(folder / "run", {"args": {**ARGS, "model": spec}, "data": source})
     data.replace(run.path / data.name)
     generate.main(run)

@@ -84,7 +84,7 @@ def page(chromium: Any) -> Iterator[Any]:
 
 
 class AppProcess:
-    """The app in a process of its own, as a user starts it. `kill()` is SIGKILL; `start()` again uses the same workspace and port."""
+    """The app in a process of its own, as a user starts it. `kill()` is SIGKILL; `start()` again: same workspace, same port."""
 
     def __init__(self, home: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self.home = home

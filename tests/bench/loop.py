@@ -226,14 +226,14 @@ def _shown(found: Estimate | None) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Go around the loop with each method and measure it.")
-    parser.add_argument("methods", nargs="*", default=list(METHODS), choices=[*METHODS, []], help="default: all three")
+    parser.add_argument("methods", nargs="*", choices=[*METHODS, []], help="default: all three")
     parser.add_argument("--model", type=Path, default=MODEL, help="a model of the demo world")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="loop", help="of the JSON file")
     flags = parser.parse_args()
     spec = ModelSpec("local", base=str(flags.model))
     rows: list[Row] = []
-    for method in flags.methods:
+    for method in flags.methods or METHODS:
         print(method.upper(), flush=True)
         with tempfile.TemporaryDirectory(prefix="bench-loop-") as home:
             rows += rows_of(go_round(method, Path(home), spec, flags.seed))
