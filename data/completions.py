@@ -62,8 +62,11 @@ def new(
     )
 
 
-def add(db: Database, completions: Sequence[Completion]) -> int:
-    """Store them and the pairs they make; how many were new. NotFound when a prompt is not there."""
+def add(db: Database, completions: Sequence[Completion], to_label: bool = True) -> int:
+    """Store them and the pairs they make; how many were new. NotFound when a prompt is not there.
+
+    Without `to_label` they make no pairs: a judge has compared them, and people's time goes to what can be trained on.
+    """
 
     def store(cursor: Cursor) -> int:
         wanted = sorted({c.prompt_id for c in completions})
@@ -71,7 +74,8 @@ def add(db: Database, completions: Sequence[Completion]) -> int:
         if len(cursor.rows(sql, [wanted])) != len(wanted):
             raise NotFound("A completion belongs to a prompt that is not there (any more); nothing was stored.")
         added = cursor.insert("completions", [to_row(c) for c in completions])
-        cursor.insert("pairs", [to_row(pair) for pair in _new_pairs(cursor, added)])
+        if to_label:
+            cursor.insert("pairs", [to_row(pair) for pair in _new_pairs(cursor, added)])
         return len(added)
 
     return db.write(store) if completions else 0

@@ -35,9 +35,9 @@ class DataPage:
                 self.prompts.build()
             with gr.Tab("Import", id="import"):
                 self.imports.build()
-            with gr.Tab("Generate answers", id="generate"):
+            with gr.Tab("Generate", id="generate"):
                 self.generate.build()
-            with gr.Tab("Export and backup", id="export"):
+            with gr.Tab("Export", id="export"):
                 self.export.build()
         shown = [self.top.html, tabs, *self.prompts.shown, *self.imports.shown, *self.generate.shown, *self.export.shown]
         demo.load(guarded(self.load), outputs=shown, show_progress="hidden", **PRIVATE)

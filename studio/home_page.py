@@ -146,7 +146,7 @@ def _head(title: str, says: str) -> Html:
 def _recent(seen: Overview) -> Html:
     if not seen.recent:
         return Html("")
-    columns = [Column("Recent runs", "clip"), Column("Status", "tight"), Column("Took", "num"), Column("Started", "num")]
+    columns = [Column("Recent runs", "clip"), Column("Status", "tight"), Column("Took", "num", wide=True), Column("Started", "num")]
     rows = [
         (
             Html(f'<a href="./{run_link(r)}">{esc(shorten(r.name, 80))}</a>'),

@@ -56,7 +56,7 @@ def candidates(db: Database, run: Run, folder: Path, offset: int) -> Taken:
         rows = [_record(Completion, line, run) for line in lines]
         made = [row for row in rows if row is not None]
         known = _known_prompts(db, run, made)
-        completions.add(db, [row for row in made if row.prompt_id in known])
+        completions.add(db, [row for row in made if row.prompt_id in known], to_label=run.kind != "compare")
         bad += len(lines) - sum(row.prompt_id in known for row in made)
         offset = end
     return Taken(offset, bad)

@@ -45,9 +45,7 @@ class JudgeTab:
                     min_width=130,
                     elem_id="judge-n",
                 )
-                self.samples = gr.Number(
-                    SAMPLES, label="Answers of each model", precision=0, min_width=130, elem_id="judge-samples"
-                )
+                self.samples = gr.Number(SAMPLES, label="Answers each", precision=0, min_width=130, elem_id="judge-samples")
             with gr.Accordion("How they answer", open=False), gr.Row():
                 self.temperature = gr.Slider(0, 2, 0.8, step=0.05, label="Temperature")
                 self.tokens = gr.Slider(16, 2048, 256, step=16, label="Longest answer, in tokens")
@@ -116,7 +114,7 @@ class JudgeTab:
         before, after = self._model(viewer, a, "before"), self._model(viewer, b, "after")
         grader = None if judge == RULES else self._model(viewer, judge, "judge")
         asked = self._prompts(project, which, whole(n, "How many prompts", 1, MAX_PROMPTS))
-        each = whole(samples, "Answers of each model", 1, 16)
+        each = whole(samples, "Answers each", 1, 16)
         wanted = Comparison(before, after, grader, tuple(asked), each, float(temperature), int(tokens))
         return f"./{run_link(start(self._studio, viewer, wanted))}"
 

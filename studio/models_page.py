@@ -270,7 +270,7 @@ class ModelsPage:
         rows = [(m.name, tag(KINDS[m.kind]), self._where(m, names), ago(m.created_at)) for m in found]
         if not rows:
             return note("There is no model yet: add one from the hub, from a folder or as an endpoint.", "warn")
-        columns = [Col("Name"), Col("Kind", "tight"), Col("Where it is", "clip"), Col("Added", "num")]
+        columns = [Col("Name"), Col("Kind", "tight"), Col("Where it is", "clip"), Col("Added", "num", wide=True)]
         return table(columns, rows, label="Models")
 
     def _where(self, m: Model, names: dict[str, str]) -> str:

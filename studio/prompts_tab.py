@@ -86,7 +86,7 @@ class PromptsTab:
         answered: dict[str, int] = {}
         for completion in completions.of_prompts(self._studio.db, [p.prompt_id for p in found]):
             answered[completion.prompt_id] = answered.get(completion.prompt_id, 0) + 1
-        columns = [Column("Prompt", "clip"), Column("Kind", "tight"), Column("For", "tight"), Column("Answers", "num")]
+        columns = [Column("Prompt", "clip"), Column("Kind", "tight", wide=True), Column("For", "tight"), Column("Answers", "num")]
         rows = [(_link(p, opened), p.category, SPLIT_NAMES[p.split], f"{answered.get(p.prompt_id, 0):,}") for p in found]
         below = {i: self._draw(p) for i, p in enumerate(found) if p.prompt_id == opened}
         place = f'<p class="st-sub">{at + 1:,}–{at + len(found):,} of {count(total, "prompt")}</p>'

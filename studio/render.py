@@ -111,10 +111,15 @@ def facts(rows: Sequence[tuple[str, object, object]]) -> Html:
 
 
 class Column(NamedTuple):
-    """`kind`: num is right-aligned, tight never wraps, clip shows two lines."""
+    """`kind`: num is right-aligned, tight never wraps, clip shows two lines. `wide`: left out on a phone."""
 
     title: str
     kind: Literal["", "num", "tight", "clip"] = ""
+    wide: bool = False
+
+    @property
+    def css(self) -> str:
+        return f"{self.kind if self.kind != 'clip' else ''} {'wide' if self.wide else ''}".strip()
 
 
 def table(
@@ -125,7 +130,7 @@ def table(
     below: Mapping[int, Html] | None = None,
 ) -> Html:
     """A plain table; row number `picked` is marked, `below` holds what is opened under a row, by the row's number."""
-    head = "".join(f'<th scope="col" class="{c.kind if c.kind == "num" else ""}">{esc(c.title)}</th>' for c in columns)
+    head = "".join(f'<th scope="col" class="{c.css}">{esc(c.title)}</th>' for c in columns)
     opened = {index: f'<tr><td colspan="{len(columns)}">{inner}</td></tr>' for index, inner in (below or {}).items()}
     body = "".join(_row(columns, row, index == picked) + opened.get(index, "") for index, row in enumerate(rows))
     name = f' aria-label="{esc(label)}"' if label else ""
@@ -138,7 +143,7 @@ def _row(columns: Sequence[Column], row: Sequence[object], picked: bool) -> str:
     cells = []
     for column, value in zip(columns, row, strict=True):
         inner = f'<div class="clip">{_cell(value)}</div>' if column.kind == "clip" else _cell(value)
-        cells.append(f'<td class="{column.kind if column.kind != "clip" else ""}">{inner}</td>')
+        cells.append(f'<td class="{column.css}">{inner}</td>')
     return f'<tr class="{"picked" if picked else ""}">{"".join(cells)}</tr>'
 
 

@@ -43,12 +43,12 @@ class ResultsTab:
         self.which = gr.Dropdown([], label="Comparison", filterable=False, elem_id="results-which")
         self.found = block(elem_id="results-found")
         with gr.Column(visible=False, elem_id="results-examples") as self.examples:
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_classes="st-ends"):
                 self.filter = gr.Dropdown(
-                    FILTERS, value="all", label="Examples", filterable=False, min_width=220, elem_id="results-filter"
+                    FILTERS, value="all", label="Examples", filterable=False, min_width=120, elem_id="results-filter"
                 )
-                self.back = gr.Button("Previous", size="md", scale=0, min_width=110)
-                self.on = gr.Button("Next", size="md", scale=0, min_width=110, elem_id="results-next")
+                self.back = gr.Button("Previous", size="md", scale=0, min_width=90)
+                self.on = gr.Button("Next", size="md", scale=0, min_width=90, elem_id="results-next")
             self.example = block(elem_id="results-example")
         self.at = gr.Number(0, visible=False, precision=0)
         self.shown = [self.which, self.found, self.examples, self.example, self.at]
@@ -132,5 +132,5 @@ def _verdict(j: Judgment) -> str:
     said = {"a": f"{j.model_a} is better", "b": f"{j.model_b} is better", "tie": "neither is better"}[j.verdict or "tie"]
     orders = ""
     if j.p_ab is not None and j.p_ba is not None:
-        orders = f" Its belief that {j.model_b} is better: {percent(1 - j.p_ab)} shown second, {percent(1 - j.p_ba)} shown first."
+        orders = f" It gives {j.model_b} {percent(1 - j.p_ab)} when shown second and {percent(1 - j.p_ba)} when shown first."
     return f"{j.judge}: {said}.{orders}{' It changed its mind with the order.' if j.flipped else ''}"

@@ -179,9 +179,9 @@ class RunsPage:
 def _list(mine: list[Run], chosen: Run) -> Html:
     columns = [
         Column("Run", "clip"),
-        Column("What", "tight"),
+        Column("What", "tight", wide=True),
         Column("Status", "tight"),
-        Column("Took", "num"),
+        Column("Took", "num", wide=True),
         Column("Started", "num"),
     ]
     rows = [

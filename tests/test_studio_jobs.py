@@ -475,10 +475,10 @@ def test_outputs_wait_for_room_on_a_full_disk(
     real = completions.add
     full = [True]
 
-    def add(*args: Any) -> int:
+    def add(*args: Any, **options: Any) -> int:
         if full[0]:
             raise WorkspaceError("The disk is full.")
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr("data.completions.add", add)
     jobs = Jobs(settings, db, poll_s=0.05)
@@ -491,7 +491,7 @@ def test_outputs_wait_for_room_on_a_full_disk(
     again = Jobs(settings, db, poll_s=0.05)
     again.reconcile()
     assert wait(db, run.run_id, ended).status == "finished"
-    assert completions.counts(db, project.project_id).completions == 3
+    assert completions.counts(db, project.project_id)[:2] == (3, 0)  # a judge's business: nobody is asked to label them
     again.close()
 
 
