@@ -116,6 +116,11 @@ def test_bigger_bases_get_smaller_steps(method: str) -> None:
     assert isinstance(large, TrainConfig)
 
 
+def test_few_rows_are_gone_over_more_often() -> None:
+    epochs = [recipe("dpo", 2_000_000, rows).epochs for rows in (1, 20, 40, 200, 10_000, 0)]
+    assert epochs == [10, 10, 6, 3, 3, 3]
+
+
 def test_settings_are_free_of_torch() -> None:
     names = "torch transformers peft trl"
     code = f"import sys, training.config, training.memory, training.rows; print([m for m in {names.split()} if m in sys.modules])"

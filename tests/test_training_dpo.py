@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -108,3 +109,12 @@ def test_a_loss_that_explodes_ends_in_words(tmp_path: Path, base: Path, monkeypa
     with pytest.raises(RunError, match="no longer a number at step 1; lower the learning rate"):
         dpo.main(run)
     assert not (run.path / "adapter").exists()
+
+
+def test_the_demo_model_starts_at_ln_2_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, DpoConfig(max_steps=3), dpo_rows(24))
+    result = dpo.main(run)
+    assert result["first_loss"] == pytest.approx(LN2, abs=1e-3)
+    assert all(w.abs().max() > 0 for name, w in adapter_weights(run).items() if "lora_B" in name)
+    config = json.loads((run.path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "data/demo/model"

@@ -90,3 +90,11 @@ def test_kto_goes_on_from_a_parent(tmp_path: Path, base: Path) -> None:
 def test_one_kind_of_label_is_refused(tmp_path: Path, base: Path) -> None:
     with pytest.raises(RunError, match="needs good and bad answers"):
         kto.main(make_run(tmp_path / "run", base, KtoConfig(**FEW), kto_rows(8, 0)))
+
+
+def test_the_demo_model_parts_good_from_bad(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, KtoConfig(max_steps=6), kto_rows(24, 24))
+    kto.main(run)
+    metrics = [event for event in events(run, "metrics") if "loss" in event]
+    assert metrics[0]["loss"] == pytest.approx(0.5, abs=1e-2)
+    assert metrics[-1]["rewards/margins"] > 0.05

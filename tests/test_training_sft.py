@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> N
     child = start("sft", run)
     while not events(run, "metrics"):
         assert child.poll() is None, run.log_tail()
+        time.sleep(0.02)
     at_stop = max(event["step"] for event in events(run, "metrics"))
     run.request_stop()
     assert child.wait() == 0
@@ -160,3 +162,11 @@ def test_a_child_that_fails_says_why_in_its_events(tmp_path: Path, base: Path) -
     assert start("sft", run).wait() == 1
     assert events(run, "error")[0]["message"] == "learning_rate must be at least 1e-07, not -1."
     assert events(run, "status")[-1]["status"] == "failed"
+
+
+def test_the_demo_model_learns_an_answer(tmp_path: Path) -> None:
+    config = SftConfig(epochs=4, batch_size=8, learning_rate=0.003)
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, sft_rows(24))
+    result = sft.main(run)
+    assert result["steps"] == 12
+    assert events(run, "metrics")[-1]["loss"] < 0.7 * result["first_loss"]

@@ -77,7 +77,7 @@ def make_run(
 
 
 def start(method: str, run: RunDir) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with (run.path / "stdout.log").open("wb") as out:
         return subprocess.Popen(
             [sys.executable, "-m", f"training.{method}", str(run.path)], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT

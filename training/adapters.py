@@ -22,7 +22,9 @@ from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
 from training.config import Method, TrainConfig
 from training.export import Lineage, save_adapter
 from training.models import attach_adapter, context_length, has_bf16, load_base, load_tokenizer
-from training.rows import Dropped, Row, Rows
+from training.rows import NO_ROWS, Dropped, Row, Rows, longest_text
+
+_SHORT = 1000  # letters of a row whose attention scores weigh nothing
 
 
 class Trainable(NamedTuple):
@@ -36,11 +38,13 @@ class Trainable(NamedTuple):
     parent: dict[str, torch.Tensor]  # the parent adapter's weights by parameter name, empty without one
 
 
-def load_trainable(spec: ModelSpec, config: TrainConfig) -> Trainable:
-    """The base of `spec`, in NF4 when the config says so, under its parent adapter if it has one."""
+def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -> Trainable:
+    """The base of `spec`, in NF4 when the config says so, under its parent adapter if it has one; `rows` are what it will see."""
     tokenizer = load_tokenizer(spec.base)
     model: Any = load_base(replace(spec, quantize=config.quantize), for_training=True, dtype=_dtype(config))
     _keep_differentiable(model)
+    if model.device.type == "cpu" and longest_text(rows) < _SHORT:
+        model.set_attn_implementation("eager")  # on a CPU the fused kernel's backward takes a sixth of a step over short rows
     limit = min(config.max_length, context_length(model))
     ends = end_of_turn_ids(tokenizer, model)
     if spec.adapter:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from data.engine import ModelSpec
@@ -52,7 +52,10 @@ def _knob(
     return field(default=default, metadata=meta)
 
 
+_DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
+_DEMO_STEPS, _DEMO_EPOCHS = 30, 10.0  # of few rows: at least so many steps, in at most so many rounds
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
+_BETA_HELP = "The demo model wants about 1: below 0.3 it forgets what it knows. A hub model wants 0.05 to 0.3."
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,11 @@ class DpoConfig(TrainConfig):
     """Learn from pairs: the chosen completion becomes likelier than the rejected one, relative to the model before the run."""
 
     beta: float = _knob(
-        0.1, "Pull towards the model before the run: higher keeps it closer.", "basic", min=0.001, max=10, step=0.05
+        1.0, "Pull towards the model before the run: higher keeps it closer. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
     )
     loss: str = _knob("sigmoid", "Form of the preference loss.", choices=("sigmoid", "ipo", "hinge", "robust", "apo_zero"))
     sft_weight: float = _knob(
-        0.5,
+        1.0,
         "Weight of an SFT loss on the chosen completions beside it; keeps them from becoming unlikely.",
         min=0.0,
         max=10,
@@ -124,7 +127,7 @@ class KtoConfig(TrainConfig):
         8, "Rows a step on one device, at least 2: every batch needs a good and a bad one.", "basic", min=2, max=1024, step=1
     )
     beta: float = _knob(
-        0.1, "Pull towards the model before the run: higher keeps it closer.", "basic", min=0.001, max=10, step=0.05
+        1.0, "Pull towards the model before the run: higher keeps it closer. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
     )
     desirable_weight: float = _knob(0.0, "Weight of the good rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
     undesirable_weight: float = _knob(0.0, "Weight of the bad rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
@@ -172,22 +175,23 @@ def read_args(method: Method, args: Mapping[str, Any]) -> tuple[ModelSpec, Train
     return spec, from_json(method, args["train"])
 
 
-def recipe(method: str, parameters: int) -> TrainConfig:
+def recipe(method: str, parameters: int, rows: int = 0) -> TrainConfig:
     """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like.
 
-    The rates for real models are those of published LoRA recipes (TRL's and the Alignment Handbook's); they are starting points.
+    `rows`: how many there are to train on, 0 = unknown; with few of them the demo model goes over them more often. The rates for
+    real models are those of published LoRA recipes (TRL's and the Alignment Handbook's); they are starting points.
     """
     cls = config_class(method)
-    if parameters < 20_000_000:
-        return cls()
-    small = parameters < 3_000_000_000
+    if parameters < _DEMO_SIZE:
+        often = _DEMO_STEPS * cls().batch_size / rows if rows else 0
+        return replace(cls(), epochs=float(min(_DEMO_EPOCHS, max(cls().epochs, math.ceil(often)))))
+    small = parameters < _SMALL_SIZE
     rates = {"sft": 2e-4, "dpo": 5e-5 if small else 5e-6, "kto": 5e-5 if small else 5e-6}
     shared: dict[str, Any] = {
         "learning_rate": rates[method],
         "epochs": 3.0 if small else 1.0,
         "batch_size": 4,
         "accumulation": 2 if small else 4,
-        "max_length": 1024,
         "quantize": not small,
         "checkpointing": not small,
     }

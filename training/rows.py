@@ -38,6 +38,9 @@ class Rows(NamedTuple):
     held_out: list[Row]
 
 
+NO_ROWS = Rows([], [])
+
+
 class Balance(NamedTuple):
     """Weights of the good and the bad rows in KTO's loss."""
 
@@ -93,6 +96,12 @@ def read_rows(run: RunDir, method: Method) -> Rows:
     return Rows(
         [row for row in rows if row.get("split", "train") != "held_out"], [row for row in rows if row.get("split") == "held_out"]
     )
+
+
+def longest_text(rows: Rows) -> int:
+    """Letters of the longest row, roughly: what a trainer's choice of kernel may depend on."""
+    turns = (row.get(name) or [] for part in rows for row in part for name in ("prompt", "completion", "chosen", "rejected"))
+    return max((2 * sum(len(m["content"]) for m in turn) for turn in turns if _is_messages(turn)), default=0)
 
 
 def usable(rows: Sequence[Row], method: Method, tokenizer: Any, limit: int, dropped: Dropped) -> list[Row]:

@@ -29,7 +29,7 @@ def main(run: RunDir) -> dict[str, Any]:
     from training.callbacks import RunEvents, failures_in_words
 
     with failures_in_words(config):
-        start = load_trainable(spec, config)
+        start = load_trainable(spec, config, frozen)
         dropped = Dropped()
         rows = usable_or_refuse(frozen, "sft", start.tokenizer, start.limit, dropped)
         check_template(start.tokenizer, rows.train[0], start.ends)
