@@ -18,7 +18,7 @@ from data.records import Impression, Model, Preference, Project, content_id
 from labeling import preferences
 from studio.choices import before_after, is_demo, options, writers
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, block, guarded
+from studio.frame import PRIVATE, block, choice, guarded
 from studio.render import Answer, Html, answers, empty, esc, note
 from studio.side_by_side import Asked, Column, Memory, ask, merge, streams
 
@@ -44,7 +44,7 @@ class AskTab:
 
     def build(self) -> None:
         with gr.Column(elem_classes="st-panel"):
-            self.models = gr.Dropdown([], multiselect=True, max_choices=MAX_MODELS, label="Models", elem_id="ask-models")
+            self.models = choice(multiselect=True, max_choices=MAX_MODELS, label="Models", elem_id="ask-models")
             self.prompt = gr.Textbox("", label="Prompt", lines=2, max_lines=12, max_length=MAX_PROMPT, elem_id="ask-prompt")
             with gr.Row(equal_height=True):
                 self.go = gr.Button("Ask them", variant="primary", size="lg", scale=0, min_width=160, elem_id="ask-go")

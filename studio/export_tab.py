@@ -15,7 +15,7 @@ from data import exporters, import_folder, people
 from data.errors import BadInput
 from data.exporters import DROPPED, Format, Layout
 from studio.context import LOCAL_ANNOTATOR, Studio, Viewer
-from studio.frame import PRIVATE, block, guarded
+from studio.frame import PRIVATE, block, choice, guarded
 from studio.render import Html, button, count, note
 
 LAYOUTS: list[tuple[str, Layout]] = [
@@ -58,7 +58,7 @@ class ExportTab:
                     self.archive = gr.File(
                         label="A backup made here (.zip)", file_types=[".zip"], height=120, elem_id="restore-file"
                     )
-                    self.there = gr.Dropdown([], label="Or one in the import folder", filterable=False)
+                    self.there = choice(label="Or one in the import folder")
                     self.sure = gr.Checkbox(
                         False, label="Replace what is here", info="What is here now is kept in a folder beside it."
                     )

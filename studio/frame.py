@@ -88,6 +88,26 @@ class Top:
         )
 
 
+class Choice(gr.Dropdown):
+    """A dropdown whose choices are loaded with the page.
+
+    Gradio forgets loaded choices when the server restarts and would then refuse every value of a page that is still open.
+    So any text is let through here, and handlers look it up among what the viewer may see.
+    """
+
+    is_template = True  # drawn as the Dropdown that it is
+
+    def preprocess(self, payload: Any) -> Any:
+        if self.multiselect:
+            return [str(one) for one in payload] if isinstance(payload, list) else []
+        return payload if isinstance(payload, str) else None
+
+
+def choice(**more: Any) -> Choice:
+    """An empty `Choice`; the page's load handler fills it."""
+    return Choice([], filterable=False, **more)
+
+
 def heading(title: str, says: str) -> gr.HTML:
     """The page's one heading and what the page is for."""
     return block(f'<div class="st-head"><h1>{esc(title)}</h1><p>{esc(says)}</p></div>')

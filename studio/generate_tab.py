@@ -15,7 +15,7 @@ from data.rundir import sha256_of
 from studio.choices import before_after, is_demo, options, strangers, writers
 from studio.comparisons import write_prompts
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, block, goes_to, guarded
+from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.judge_tab import whole
 from studio.render import Html, count, empty, note, run_link
 from studio.visitors import MAX_RUN_PROMPTS, RunSize
@@ -32,7 +32,7 @@ class GenerateTab:
     def build(self) -> None:
         with gr.Column(elem_classes="st-panel"):
             with gr.Row():
-                self.model = gr.Dropdown([], label="Model", filterable=False, min_width=240, scale=2, elem_id="gen-model")
+                self.model = choice(label="Model", min_width=240, scale=2, elem_id="gen-model")
                 self.n = gr.Number(ANSWERS, label="Different answers to each", precision=0, min_width=170, elem_id="gen-n")
                 self.limit = gr.Number(60, label="At most so many prompts", precision=0, min_width=170, elem_id="gen-limit")
             self.set = gr.Radio(SETS, value="new", label="For which prompts", elem_id="gen-set")

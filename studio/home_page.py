@@ -10,7 +10,7 @@ from data import projects
 from data.errors import BadInput
 from data.records import Project
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, Top, block, guarded
+from studio.frame import PRIVATE, Top, block, choice, guarded
 from studio.next_step import Overview, next_of, overview, steps_of
 from studio.render import Column, Html, ago, badge, esc, loop, next_step, notes, run_link, shorten, table, took
 
@@ -44,7 +44,7 @@ class HomePage:
     def _build_projects(self) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(elem_classes="st-panel", min_width=280):
-                self.switch = gr.Dropdown([], label="Open project", elem_id="home-switch", filterable=False)
+                self.switch = choice(label="Open project", elem_id="home-switch")
                 self.new_name = gr.Textbox("", label="New name for it", max_length=200, placeholder="Leave as it is")
                 with gr.Row():
                     self.save_name = gr.Button("Rename", size="md", min_width=100)

@@ -19,7 +19,7 @@ from data.errors import BadInput
 from data.importers import ImportReport, Preview, Problem
 from data.normalise import Item
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, block, goes_to, guarded
+from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.render import Column, Html, count, esc, note, notes, run_link, shorten, table
 from studio.visitors import RunSize
 
@@ -41,9 +41,7 @@ class ImportTab:
                 self.upload = gr.File(
                     label=f"JSONL, JSON, CSV or Parquet, up to {limit} MB", file_types=KINDS, height=170, elem_id="import-upload"
                 )
-                self.there = gr.Dropdown(
-                    [], label="Or a file in the import folder", filterable=False, visible=local, elem_id="import-there"
-                )
+                self.there = choice(label="Or a file in the import folder", visible=local, elem_id="import-there")
                 self.look = gr.Button("Look at it", visible=local, elem_id="import-look")
             with gr.Column(elem_classes="st-panel", min_width=300):
                 block('<h2 class="st-h2">Type them in</h2>')
@@ -62,9 +60,7 @@ class ImportTab:
             self.layout = gr.Dropdown(
                 [(words, name) for name, words in LAYOUTS.items()], label="What the file is", filterable=False, min_width=260
             )
-            self.columns = [
-                gr.Dropdown([], label=field.replace("_", " ").capitalize(), filterable=False, min_width=160) for field in CHANGEABLE
-            ]
+            self.columns = [choice(label=field.replace("_", " ").capitalize(), min_width=160) for field in CHANGEABLE]
         self.go = gr.Button("Import", variant="primary", size="lg", visible=False, elem_id="import-go")
         self.report = block(elem_id="import-report")
         self.file = gr.Textbox("", visible=False)

@@ -12,7 +12,7 @@ from data.records import Model, Project, Prompt, Split
 from studio.choices import before_after, is_demo, judges, options, strangers, writers
 from studio.comparisons import NO_PROMPTS, PROMPTS, SAMPLES, Comparison, start
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, block, goes_to, guarded
+from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.render import Html, count, note, run_link
 
 RULES = "rules"  # in place of a judge's id: only the demo world's rules decide
@@ -27,9 +27,9 @@ class JudgeTab:
     def build(self) -> None:
         with gr.Column(elem_classes="st-panel"):
             with gr.Row():
-                self.a = gr.Dropdown([], label="Before", filterable=False, min_width=200, elem_id="judge-a")
-                self.b = gr.Dropdown([], label="After", filterable=False, min_width=200, elem_id="judge-b")
-                self.judge = gr.Dropdown([], label="Judge", filterable=False, min_width=200, elem_id="judge-judge")
+                self.a = choice(label="Before", min_width=200, elem_id="judge-a")
+                self.b = choice(label="After", min_width=200, elem_id="judge-b")
+                self.judge = choice(label="Judge", min_width=200, elem_id="judge-judge")
             with gr.Row():
                 self.set = gr.Radio(
                     SETS,

@@ -21,7 +21,7 @@ from studio.ask_tab import draw_columns
 from studio.choices import is_demo, options
 from studio.context import Studio, Viewer
 from studio.endpoint_profile import check_connection, new_profile
-from studio.frame import PRIVATE, Top, block, guarded, heading, query
+from studio.frame import PRIVATE, Top, block, choice, guarded, heading, query
 from studio.model_download import Downloads
 from studio.render import Column as Col
 from studio.render import Html, ago, bar, esc, note, table, tag
@@ -59,7 +59,7 @@ class ModelsPage:
 
     def _build_try(self) -> None:
         block('<h2 class="st-h2">Try one</h2>')
-        self.pick = gr.Dropdown([], label="Model", filterable=False, elem_id="try-model")
+        self.pick = choice(label="Model", elem_id="try-model")
         self.prompt = gr.Textbox(
             "What is the capital of France?", label="Prompt", lines=2, max_lines=8, max_length=20_000, elem_id="try-prompt"
         )
@@ -117,7 +117,7 @@ class ModelsPage:
 
     def _build_edit(self) -> None:
         with gr.Row(equal_height=True):
-            self.edit = gr.Dropdown([], label="Model", filterable=False, min_width=220)
+            self.edit = choice(label="Model", min_width=220)
             self.new_name = gr.Textbox("", label="New name", max_length=200, min_width=220)
         with gr.Row():
             self.rename = gr.Button("Rename", scale=0, min_width=120)

@@ -11,7 +11,7 @@ from data import completions, judgments, prompts, runs
 from data.errors import NotFound
 from data.records import Judgment, Project, Run
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, block, guarded
+from studio.frame import PRIVATE, block, choice, guarded
 from studio.render import Answer, Html, ago, answers, empty, esc, percent, shorten
 from studio.run_report import report
 
@@ -40,7 +40,7 @@ class ResultsTab:
         self._studio = studio
 
     def build(self) -> None:
-        self.which = gr.Dropdown([], label="Comparison", filterable=False, elem_id="results-which")
+        self.which = choice(label="Comparison", elem_id="results-which")
         self.found = block(elem_id="results-found")
         with gr.Column(visible=False, elem_id="results-examples") as self.examples:
             with gr.Row(elem_classes="st-ends"):

@@ -16,7 +16,7 @@ from data.records import Model, Project, SnapshotLayout
 from labeling import snapshots
 from studio.context import Studio, Viewer
 from studio.form import Form
-from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading, query
+from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
 from studio.local_models import parameters_of
 from studio.render import Html, count, empty, facts, note, notes, run_link
 from studio.visitors import RunSize
@@ -59,7 +59,7 @@ class TrainPage:
         with gr.Row(equal_height=False):
             with gr.Column(elem_classes="st-panel", min_width=320, scale=5):
                 self.method = gr.Radio(METHODS, value="dpo", label="What it should learn", elem_id="train-method")
-                self.start_from = gr.Dropdown([], label="Start from", filterable=False, elem_id="train-from")
+                self.start_from = choice(label="Start from", elem_id="train-from")
                 self.name = gr.Textbox("", label="Name of the run", max_length=120, elem_id="train-name")
             with gr.Column(elem_classes="st-panel", min_width=320, scale=6):
                 self.learns = block(elem_id="train-data")

@@ -9,16 +9,22 @@ tests/screenshots/.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SCREENSHOTS
 
-from data import completions, judgments, labels, models, projects, prompts, runs
+from data import completions, judgments, labels, models, people, projects, prompts, runs
+from data.checkers import demo_world
 from data.database import Database
 from data.records import Run
+from data.rundir import RunDir
 from data.settings import Settings
 from evals.compare_result import CompareResult
+from labeling.assignment import Assignment
+from labeling.preferences import cast
+from studio import demo_project
 from studio.demo_project import MODEL, MODEL_ID
 
 pytestmark = [
@@ -72,6 +78,57 @@ def test_the_whole_loop(serve_app: Callable[..., Any], page: Any) -> None:
     photograph(app.url, page)
     app.stop()
     check_what_is_stored(Settings(home=app.home), WANTED + voted)
+
+
+def test_a_run_outlives_the_server_and_can_be_stopped(serve_app: Callable[..., Any], page: Any, tmp_path: Path) -> None:
+    """kill -9 of the app in the middle of a training: the page that is open goes on by itself, the stop saves what there is."""
+    settings = Settings(home=tmp_path / "served")
+    seed_labels(settings, 60)
+    app = serve_app()
+    page.goto(f"{app.url}/train")
+    ready(page)
+    page.locator("#knob-epochs input").fill("100")
+    page.locator("#train-go:not([disabled])").click()
+    page.wait_for_url("**/runs?run=*")
+    page.locator("#run-charts svg").first.wait_for(timeout=0)
+    app.kill()
+    reached = done_so_far(page)
+    app.start()
+    page.wait_for_function(f"{DONE} > {reached + 2}", timeout=0)
+    page.locator("#run-stop", has_text="Stop and keep what it has").click()
+    assert end_of_run(page) == "stopped"
+    page.locator("#run-compare").wait_for()
+    app.stop()
+    db = Database(settings)
+    try:
+        run = runs.of_project(db, projects.visible(db)[0].project_id)[0]
+        assert run.status == "stopped"
+        assert [m.run_id for m in models.visible(db, run.project_id, "", "adapter")] == [run.run_id]
+    finally:
+        db.close()
+    steps = [e["step"] for e in RunDir(settings.runs_dir / run.run_id).tail().events if e["type"] == "metrics" and "loss" in e]
+    assert steps == list(range(1, len(steps) + 1))  # one process from the first step to the last
+
+
+DONE = "Number((document.querySelector('#run-detail')?.innerText.match(/(\\d[\\d,]*) of \\d/) || [0, '0'])[1].replace(',', ''))"
+
+
+def done_so_far(page: Any) -> int:
+    return int(page.evaluate(DONE))
+
+
+def seed_labels(settings: Settings, wanted: int) -> None:
+    """The demo project with labels given by its rules (marked simulated, as they are)."""
+    db = Database(settings)
+    try:
+        demo_project.ensure_project(db)
+        project = projects.visible(db)[0]
+        people.ensure(db, "rules", "The rules", "simulated")
+        for served in Assignment(db).serve("rules", project.project_id, wanted):
+            said = demo_world.prefer(served.prompt.text, served.left, served.right)
+            cast(db, "rules", served.impression.impression_id, said, simulated=True)
+    finally:
+        db.close()
 
 
 def generate(url: str, page: Any) -> None:
