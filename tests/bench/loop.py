@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -73,6 +74,7 @@ class Turn:
     seconds: dict[str, float] = field(default_factory=dict)
     result: CompareResult | None = None
     trained: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -152,7 +154,7 @@ def binary(item: Served) -> Preference:
 
 def go_round(method: Method, home: Path, spec: ModelSpec, seed: int) -> Turn:
     """Prompts, candidates, labels, snapshot, training, comparison."""
-    plan, turn = PLANS[method], Turn(method)
+    plan, turn, cpu_before = PLANS[method], Turn(method), _cpu_seconds()
     workspace = Workspace(home, spec, plan.task)
     try:
         with turn.stage("generate"):
@@ -184,9 +186,15 @@ def go_round(method: Method, home: Path, spec: ModelSpec, seed: int) -> Turn:
             turn.result = CompareResult.from_json(done.result)
     finally:
         workspace.close()
+    turn.cpu_seconds = _cpu_seconds() - cpu_before
     for sentence in summary(turn.result):
         print(f"  {sentence}", flush=True)
     return turn
+
+
+def _cpu_seconds() -> float:
+    """Of this process and the runs that have ended: what a loop costs whatever else the machine is doing."""
+    return sum(os.times()[:4])
 
 
 def rows_of(turn: Turn) -> list[Row]:
@@ -213,6 +221,7 @@ def rows_of(turn: Turn) -> list[Row]:
         Row(f"{name}: judge right where the rules prefer one", in_percent(_shown(result.judge_accuracy))),
         *[Row(f"{name}: {stage}", seconds, "s") for stage, seconds in turn.seconds.items()],
         Row(f"{name}: training steps alone", turn.trained["seconds"], "s"),
+        Row(f"{name}: processor time of the whole loop", round(turn.cpu_seconds, 1), "s"),
         below(f"{name}: whole loop", sum(turn.seconds.values()), MAX_SECONDS, "s"),
     ]
 
