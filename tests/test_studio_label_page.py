@@ -622,6 +622,9 @@ def test_it_looks_right(app: App, chromium: Any, showcase: Project, name: str, t
         assert abs(panes[0]["width"] - panes[1]["width"]) < 1
         assert abs(panes[0]["height"] - panes[1]["height"]) < 1
     else:
+        assert (
+            height - 1 <= page.locator(".al-dock").bounding_box()["y"] + page.locator(".al-dock").bounding_box()["height"] <= height
+        )
         assert panes[1]["y"] > panes[0]["y"] + panes[0]["height"]
     page.keyboard.press("r")
     assert page.locator(".al-pane .al-raw").first.is_visible()

@@ -2,7 +2,8 @@
 // A formula cannot link, load or name anything (trust: false), grow beyond its pane (maxSize) or keep the browser busy (limits below).
 
 const MAX_TEX = 3_000; // characters of one formula
-const MAX_TOTAL = 20_000; // characters of all formulas of one text
+const MAX_TOTAL = 20_000; // characters of all formulas of one item
+const MAX_FORMULAS = 400; // of one item; the rest stays as it was written
 const OPTIONS = { trust: false, throwOnError: true, strict: "ignore", maxSize: 12, maxExpand: 200, output: "htmlAndMathml" };
 
 let loading = null;
@@ -39,11 +40,14 @@ export function typeset(root, base) {
 
 function run(katex, spans) {
   let total = 0;
-  for (const span of spans) {
+  for (const [n, span] of spans.entries()) {
     const tex = span.textContent;
     span.dataset.done = "yes";
     total += tex.length;
-    if (tex.length > MAX_TEX || total > MAX_TOTAL) continue;
+    if (n >= MAX_FORMULAS || tex.length > MAX_TEX || total > MAX_TOTAL) {
+      span.classList.add("al-tex-raw");
+      continue;
+    }
     try {
       katex.render(tex, span, { ...OPTIONS, displayMode: span.classList.contains("al-display") });
     } catch (error) {

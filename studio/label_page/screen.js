@@ -74,6 +74,10 @@ export class Screen {
 
   // The answers get what the window has left, so that a short page needs no scrolling and a long answer scrolls in its own pane.
   fit() {
+    // On a phone the vote bar stays under the thumb, however short the answers. Not in a frame, which may grow with its page for ever.
+    const phone = window.innerWidth <= NARROW && window.self === window.top;
+    const top = this.root.getBoundingClientRect().top + window.scrollY;
+    this.root.style.minHeight = phone ? `${Math.max(0, Math.floor(window.innerHeight - top))}px` : "";
     const panes = this.stage.querySelector(".al-panes");
     if (!panes) return;
     const above = panes.getBoundingClientRect().top + window.scrollY;
