@@ -18,7 +18,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
@@ -166,10 +166,10 @@ def _vote(raw: object) -> Vote | _Unreadable:
     if not isinstance(raw, dict):
         return _Unreadable("", "A label must be a JSON object.")
     event_id = raw.get("id")
-    if not isinstance(event_id, str):
+    if not isinstance(event_id, str) or _is_broken(event_id):
         return _Unreadable("", "A label needs an id.")
     texts = {key: raw.get(key, "") for key in ("impression", "event", "preference", "note")}
-    wrong = [key for key, value in texts.items() if not isinstance(value, str)]
+    wrong = [key for key, value in texts.items() if not isinstance(value, str) or (key != "note" and _is_broken(value))]
     dwell = raw.get("dwell_ms", 0)
     if not isinstance(dwell, int) or isinstance(dwell, bool):
         wrong.append("dwell_ms")
@@ -182,13 +182,21 @@ def _vote(raw: object) -> Vote | _Unreadable:
     return Vote(event_id, texts["impression"], texts["event"], texts["preference"], texts["note"], dwell, at)
 
 
+def _is_broken(text: str) -> bool:
+    """Whether it holds half a character, which JSON can say and neither the database nor an answer can."""
+    return text.encode("utf-8", "replace").decode() != text
+
+
 def _time(raw: object) -> datetime | None:
     if raw is None:
         return None
     at = datetime.fromisoformat(raw) if isinstance(raw, str) else None
     if at is None or at.tzinfo is None:
         raise ValueError("not a time with a zone")
-    return at
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:  # its zone takes it out of the calendar
+        raise ValueError("no time that can be stored") from None
 
 
 async def _json(request: Request) -> Any:

@@ -39,6 +39,7 @@ KEY_GONE = (
     "The studio was restarted while this run waited, and a typed endpoint key is kept in memory only; "
     "type the key again and start the run again."
 )
+RESTORED = "This run was waiting when the backup was made, and a restored workspace starts nothing by itself; start the run again."
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "duckdb", "gradio")
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Jobs:
         self._kill_at: dict[str, float] = {}
         self._ending: dict[str, threading.Thread] = {}
         self._before_launch: list[Callable[[Run], None]] = []
+        self._restored = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="studio-jobs", daemon=True)
         db.on_commit(self._committed)
 
@@ -174,6 +176,7 @@ class Jobs:
 
     def _committed(self, changes: Sequence[Change]) -> None:
         if any(change.op == "schema" for change in changes):  # a backup was restored: its runs are to be looked at
+            self._restored.set()
             self._wake.set()
 
     def _loop(self) -> None:
@@ -188,6 +191,11 @@ class Jobs:
 
     def _look(self) -> bool:
         """One round; whether any run is still active."""
+        if self._restored.is_set():
+            for run in runs.active(self._db):
+                if run.status == "queued":
+                    self._refuse(run, RESTORED)
+            self._restored.clear()
         active = runs.active(self._db)
         busy = {run.device for run in active if run.status == "running" and run.run_id not in self._ending}
         for run in active:

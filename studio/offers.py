@@ -44,9 +44,11 @@ class Offers:
         token = secrets.token_urlsafe(24)
         with self._lock:
             self._offers[token] = Offer(path, name, owner)
-            gone = [self._offers.popitem(last=False)[1] for _ in range(len(self._offers) - KEPT)]
-        for offer in gone:
-            offer.path.unlink(missing_ok=True)
+            mine = [old for old, offer in self._offers.items() if offer.owner == owner]
+            gone = [self._offers.pop(old) for old in mine[: len(mine) - KEPT]] if len(mine) > KEPT else []
+        if owner:  # a visitor's files are for downloading; one's own exports and backups stay in the export folder
+            for offer in gone:
+                offer.path.unlink(missing_ok=True)
         return f"download/{token}"
 
     def get(self, token: str, owner: str) -> Offer | None:

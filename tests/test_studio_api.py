@@ -344,3 +344,23 @@ def test_katex_is_whole_and_comes_with_its_licence() -> None:
     assert fonts
     assert all(f"vendor/katex/{font}" in assets.ASSETS for font in fonts)
     assert "MIT" in (assets.FOLDER / "vendor" / "katex" / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"client_at": "0001-01-01T00:00:00+23:59"},
+        {"client_at": "9999-12-31T23:59:59-23:59"},
+        {"impression": "\ud800"},
+        {"event": "\ud800"},
+        {"preference": "\ud800"},
+        {"id": "\ud800"},
+    ],
+)
+def test_what_can_never_be_stored_holds_up_no_other_label(app: Any, wrong: dict[str, str]) -> None:
+    client, *_ = app
+    first, second = batch(client, 2)
+    body = json.dumps([{**cast(first), **wrong}, cast(second)])
+    answer = client.post("/api/label", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert [result["accepted"] for result in answer.json()["results"]] == [False, True]

@@ -196,6 +196,24 @@ def test_the_device_is_freed_before_a_launch(jobs: Jobs, db: Database, project: 
 # --- stopping ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_restored_backup_starts_nothing_by_itself(settings: Settings, db: Database, project: Project) -> None:
+    waiting = Jobs(settings, db)
+    waiting._go = lambda: None  # type: ignore[method-assign]
+    queued = begin(waiting, project)
+    archive = db.backup(settings.home.parent / "backup.zip")
+    runs.update(db, queued.run_id, status="stopped")
+    jobs = Jobs(settings, db)
+    jobs.reconcile()
+    try:
+        db.restore(archive)
+        run = wait(db, queued.run_id, ended)
+        assert run.status == "failed"
+        assert "start the run again" in run.error
+        assert not (folder_of(settings, run).path / "stdout.log").exists()
+    finally:
+        jobs.close()
+
+
 def test_stopping_lets_the_run_save(jobs: Jobs, db: Database, project: Project) -> None:
     run = begin(jobs, project, steps=1000, seconds_a_step=0.02, adapter=True)
     wait(db, run.run_id, started)

@@ -258,6 +258,25 @@ def test_a_download_goes_to_its_owner_alone(tmp_path: Path) -> None:
     assert found.path == file
 
 
+def test_old_downloads_go_with_their_files_only_where_they_are_a_visitors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.offers.KEPT", 2)
+    offers = Offers()
+
+    def make(owner: str, number: int) -> str:
+        file = tmp_path / f"{owner}-{number}.zip"
+        file.write_text("{}")
+        return offers.add(file, file.name, owner).removeprefix("download/")
+
+    backup, bert = make("", 0), make("bert", 0)
+    for number in range(1, 4):
+        make("", number)
+        make("anna", number)
+    assert offers.get(bert, "bert") is not None  # what others make does not take it away
+    assert offers.get(backup, "") is None
+    assert (tmp_path / "-0.zip").exists()  # a backup that the page said lies in the export folder
+    assert not (tmp_path / "anna-1.zip").exists()
+
+
 def test_a_vote_needs_ones_own_question(studio: Studio) -> None:
     tab = ComparePage(studio).ask
     bert = viewer(studio, BERT)
