@@ -7,6 +7,7 @@ folder.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import gradio as gr
 from data import import_folder, importers, prompts
 from data.columns import LAYOUTS, ColumnMap
 from data.engine import Message
-from data.errors import BadInput
+from data.errors import BadInput, LimitReached
 from data.importers import ImportReport, Preview, Problem
 from data.normalise import Item
 from studio.context import Studio, Viewer
@@ -25,6 +26,26 @@ from studio.visitors import RunSize
 
 KINDS = [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"]
 SHOWN_PROBLEMS = 20
+# A file above the limit is refused before a byte of it travels, with the sentence that says what to do instead.
+TOO_BIG = """
+const box = () => document.querySelector('#import-upload');
+const check = e => {
+  if (!box()?.contains(e.target)) return;
+  const files = [...(e.dataTransfer?.files || e.target.files || [])];
+  const big = files.find(file => file.size > LIMIT);
+  element.replaceChildren();
+  if (!big) return;
+  e.stopImmediatePropagation();
+  e.preventDefault();
+  const said = document.createElement('span');
+  said.className = 'st-note bad';
+  said.setAttribute('role', 'alert');
+  said.textContent = `${big.name} has ${(big.size / 1048576).toFixed(0)} MB. SENTENCE`;
+  element.append(said);
+};
+document.addEventListener('change', check, true);
+document.addEventListener('drop', check, true);
+"""
 CHANGEABLE = ("prompt", "system", "completion", "chosen", "rejected", "left", "right", "label", "reference", "category")
 
 
@@ -41,6 +62,7 @@ class ImportTab:
                 self.upload = gr.File(
                     label=f"JSONL, JSON, CSV or Parquet, up to {limit} MB", file_types=KINDS, height=170, elem_id="import-upload"
                 )
+                block(elem_id="import-too-big", js_on_load=too_big(self._studio))
                 self.there = choice(label="Or a file in the import folder", visible=local, elem_id="import-there")
                 self.look = gr.Button("Look at it", visible=local, elem_id="import-look")
             with gr.Column(elem_classes="st-panel", min_width=300):
@@ -117,6 +139,8 @@ class ImportTab:
             raise BadInput("Look at a file first.")
         mapping = self._mapping(viewer, file, layout, columns)
         seen = importers.read(self._studio.settings, Path(file), mapping, viewer.owner)
+        if viewer.is_visitor and not seen.complete:
+            raise LimitReached("This file has too many rows for a visitor's project; run the studio on your own machine for it.")
         self._studio.visitors.check_room(project, seen.prompts, seen.answers)
         done = importers.load(self._studio.db, project.project_id, Path(file), mapping, owner=viewer.owner)
         return [_report(done), gr.Button(visible=False)]
@@ -168,6 +192,18 @@ class ImportTab:
         if layout == found.layout and all(getattr(found, field) == column for field, column in wanted.items()):
             return None
         return found.with_columns(layout=layout, **wanted)
+
+
+def too_big(studio: Studio) -> str:
+    """The script that refuses a file before it is uploaded."""
+    settings = studio.settings
+    limit = settings.max_upload_bytes
+    here = f"Copy it to {settings.import_dir}, where a file of any size is read from, and choose it below."
+    sentence = (
+        f"Uploads end at {limit // 2**20} MB. {'Run the studio on your own machine for larger ones.' if settings.visitor else here}"
+    )
+    inner = json.dumps(sentence)[1:-1].replace("`", "'").replace("${", "$ {")
+    return TOO_BIG.replace("LIMIT", str(limit)).replace("SENTENCE", inner)
 
 
 def _button(seen: Preview) -> Any:

@@ -172,8 +172,10 @@ class RunsPage:
         return gr.update(visible=True, value="Stop and keep what it has", variant="secondary")
 
     def _log(self, run: Run) -> Html:
-        text = self._folder(run).log_tail(LOG_BYTES).strip()
-        return Html(f'<pre class="st-log" tabindex="0">{esc(text or "Nothing has been printed yet.")}</pre>')
+        folder = self._folder(run)
+        text = folder.log_tail(LOG_BYTES).strip() or "Nothing has been printed yet."
+        command = f"python -m {run.module} {folder.path}" if not run.owner else f"python -m {run.module} RUN_DIR"
+        return Html(f'<p class="st-sub">Runs as: {esc(command)}</p><pre class="st-log" tabindex="0">{esc(text)}</pre>')
 
 
 def _list(mine: list[Run], chosen: Run) -> Html:

@@ -148,7 +148,7 @@ def test_a_project_is_made_switched_renamed_and_archived(app: App, page: Any) ->
     page.get_by_role("button", name="Archive").click()
     says(page, "is archived")
     assert projects.get(app.db, made.project_id).archived_at is not None
-    assert page.locator("h1").inner_text() != "Kinder answers"
+    page.locator("h1").filter(has_not_text="Kinder answers").wait_for()
 
 
 # --- data ---
@@ -194,6 +194,19 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(app: App, page: Any, own: 
     toast.first.wait_for()
     assert "Traceback" not in toast.first.inner_text()
     assert "empty.jsonl" in toast.first.inner_text()
+
+
+def test_a_file_above_the_limit_is_refused_before_it_travels(app: App, page: Any, own: Project, tmp_path: Path) -> None:
+    file = tmp_path / "big.jsonl"
+    with file.open("wb") as f:
+        f.truncate(app.studio.settings.max_upload_bytes + 1)  # a hole: it takes no room on the disk
+    sent: list[str] = []
+    page.on("request", lambda asked: sent.append(asked.url) if "/upload" in asked.url else None)
+    visit(page, app, "data?tab=import")
+    page.locator("#import-upload input[type=file]").set_input_files(str(file))
+    says(page, "big.jsonl has 200 MB")
+    assert str(app.studio.settings.import_dir) in page.locator("#import-too-big").inner_text()
+    assert sent == []
 
 
 def test_prompts_are_found_and_opened(app: App, page: Any) -> None:
