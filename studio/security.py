@@ -39,6 +39,8 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'self' https://huggingface.co"
 )
 OWN_ROUTES = "/api/"
+UPLOAD = "/gradio_api/upload"  # Gradio counts these bytes itself
+MAX_VISITOR_BODY = 1024 * 1024
 VISITOR_COOKIE_SECONDS = 2 * 24 * 3600  # a visitor's project lives for a day
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -78,6 +80,8 @@ class SecurityMiddleware:
                 _check_host(headers, self.trusted_hosts | {self.settings.host})
             if scope["method"] not in _SAFE_METHODS:
                 _check_origin(headers)
+                if self.settings.visitor and not _path(scope).startswith(UPLOAD):
+                    _check_length(headers)
                 if _path(scope).startswith(OWN_ROUTES):
                     _check_json(headers)
         except Refused as refused:
@@ -133,6 +137,15 @@ def _check_origin(headers: Headers) -> None:
 def _check_json(headers: Headers) -> None:
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Refused(415, "Send this request as application/json.")
+
+
+def _check_length(headers: Headers) -> None:
+    """A visitor's form holds a few prompts: boxes have their limits in the browser alone, so that a program could send any."""
+    length = headers.get("content-length", "")
+    if not length.isdecimal() and headers.get("transfer-encoding"):
+        raise Refused(411, "Say how long this request is (Content-Length).")
+    if length.isdecimal() and int(length) > MAX_VISITOR_BODY:
+        raise Refused(413, f"A visitor sends at most {MAX_VISITOR_BODY // 1024} KB at once.")
 
 
 # --- visitors -------------------------------------------------------------------------------------------------------

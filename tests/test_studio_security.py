@@ -187,3 +187,9 @@ def test_in_local_mode_there_is_no_cookie(tmp_path: Path) -> None:
     response = client(tmp_path).get("/")
     assert response.json()["cookies"] == {}
     assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize(("path", "visitor", "status"), [("/x", True, 413), ("/x", False, 404), ("/gradio_api/upload", True, 200)])
+def test_a_visitor_sends_no_huge_form(tmp_path: Path, path: str, visitor: bool, status: int) -> None:
+    answer = client(tmp_path, visitor=visitor).post(path, content=b"x" * (1024 * 1024 + 1))
+    assert answer.status_code == status

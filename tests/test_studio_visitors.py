@@ -18,6 +18,7 @@ import pytest
 from data import completions, models, projects, prompts, runs
 from data.engine import Message, ModelSpec
 from data.errors import LimitReached, NotFound, StudioError, WorkspaceError
+from data.import_folder import folder_of
 from data.records import Model, Run, now
 from data.settings import Settings
 from studio import visitors
@@ -256,6 +257,23 @@ def test_a_download_goes_to_its_owner_alone(tmp_path: Path) -> None:
     found = offers.get(token, "anna")
     assert found is not None
     assert found.path == file
+
+
+def test_a_file_that_is_longer_than_its_preview_is_not_taken_in(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.importers.PREVIEW_ROWS", 3)
+    monkeypatch.setattr(
+        visitors, "MAX_PROMPTS", projects.counts(studio.db, studio.project(viewer(studio, ANNA)).project_id).prompts + 2
+    )
+    who = viewer(studio, ANNA)
+    folder = folder_of(studio.settings, who.owner)
+    folder.mkdir(parents=True)
+    rows = ["same"] * 4 + [f"another {n}" for n in range(9)]
+    (folder / "long.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in rows))
+    tab = DataPage(studio).imports
+    before = projects.counts(studio.db, studio.project(who).project_id).prompts
+    with pytest.raises(LimitReached, match="too many rows"):
+        tab.load_file(request(ANNA), "long.jsonl", "prompts", "prompt", *[""] * 9)
+    assert projects.counts(studio.db, studio.project(who).project_id).prompts == before
 
 
 def test_old_downloads_go_with_their_files_only_where_they_are_a_visitors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
