@@ -51,12 +51,23 @@ def visible(db: Database, owner: str = "") -> list[Project]:
     return [from_row(Project, row) for row in db.rows(sql, [owner])]
 
 
+def archived(db: Database, owner: str = "") -> list[Project]:
+    """The hidden ones, last hidden first."""
+    sql = "select * from projects where owner = ? and archived_at is not null order by archived_at desc, project_id"
+    return [from_row(Project, row) for row in db.rows(sql, [owner])]
+
+
 def rename(db: Database, project_id: str, name: str) -> None:
     _must_exist(db.update("projects", {"project_id": project_id}, name=_name(name)))
 
 
 def archive(db: Database, project_id: str) -> None:
     _must_exist(db.update("projects", {"project_id": project_id}, archived_at=now()))
+
+
+def bring_back(db: Database, project_id: str) -> None:
+    """Show an archived project again."""
+    _must_exist(db.update("projects", {"project_id": project_id}, archived_at=None))
 
 
 def destroy(db: Database, project_id: str) -> list[str]:

@@ -33,12 +33,13 @@ class HomePage:
         with gr.Accordion("Projects", open=False, visible=local, elem_id="home-projects"):
             self._build_projects()
         self.timer = gr.Timer(2.0, active=False)  # ticks only while a run is going
-        shown = [self.top.html, self.head, self.start, self.recent, self.switch, self.timer]
+        shown = [self.top.html, self.head, self.start, self.recent, self.switch, self.hidden, self.archived, self.timer]
         demo.load(guarded(self.show), outputs=shown, show_progress="hidden", **PRIVATE)
         self.timer.tick(guarded(self.refresh), outputs=[self.start, self.recent, self.timer], show_progress="hidden", **PRIVATE)
         self.switch.input(guarded(self.open), self.switch, shown, **PRIVATE)
         self.make.click(guarded(self.create), [self.name, self.task, self.guidelines], [*shown, self.name], **PRIVATE)
         self.hide.click(guarded(self.archive), None, shown, **PRIVATE)
+        self.back.click(guarded(self.bring_back), self.hidden, shown, **PRIVATE)
         self.save_name.click(guarded(self.rename), self.new_name, [*shown, self.new_name], **PRIVATE)
 
     def _build_projects(self) -> None:
@@ -50,6 +51,9 @@ class HomePage:
                     self.save_name = gr.Button("Rename", size="md", min_width=100)
                     self.hide = gr.Button("Archive", size="md", min_width=100)
                 block('<p class="st-sub">An archived project is hidden from this list; nothing of it is deleted.</p>')
+                with gr.Group(visible=False) as self.archived:
+                    self.hidden = choice(label="Archived projects", elem_id="home-archived")
+                    self.back = gr.Button("Bring it back", size="md")
             with gr.Column(elem_classes="st-panel", min_width=280):
                 self.name = gr.Textbox("", label="Name of a new project", max_length=200, elem_id="home-name")
                 self.task = gr.Radio(TASKS, value="pairwise", label="How people label")
@@ -99,6 +103,13 @@ class HomePage:
         gr.Info(f"{project.name} is archived.", title="")
         return self._all(viewer, self._studio.project(viewer))
 
+    def bring_back(self, project_id: str | None, request: gr.Request) -> list[object]:
+        viewer = self._owner_of_projects(request)
+        if project_id not in {p.project_id for p in projects.archived(self._studio.db)}:
+            raise BadInput("Choose an archived project first.")
+        projects.bring_back(self._studio.db, str(project_id))
+        return self._all(viewer, self._studio.open_project(viewer, str(project_id)))
+
     def _owner_of_projects(self, request: gr.Request) -> Viewer:
         viewer = self._studio.viewer(request)
         if viewer.is_visitor:
@@ -109,6 +120,7 @@ class HomePage:
 
     def _all(self, viewer: Viewer, project: Project) -> list[object]:
         choices = [(p.name, p.project_id) for p in self._studio.projects(viewer)]
+        hidden = [] if viewer.is_visitor else [(p.name, p.project_id) for p in projects.archived(self._studio.db)]
         seen = overview(self._studio.db, project)
         return [
             self.top.show(viewer, project),
@@ -116,6 +128,8 @@ class HomePage:
             self._start(seen, project),
             _recent(seen),
             gr.Dropdown(choices, value=project.project_id),
+            gr.Dropdown(hidden, value=hidden[0][1] if hidden else None),
+            gr.update(visible=bool(hidden)),
             gr.Timer(active=seen.active is not None),
         ]
 

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import free_port
+from fakes import FakeEngine
 from labelling import completion, prompt, seed_project
+from openai_server import openai_server
 
-from data import models, people, projects, prompts
+from data import completions, models, people, projects, prompts
 from data.database import Database
+from data.engine import ModelSpec
 from data.records import Project
 from data.settings import Settings
 from studio.context import Studio, open_studio
@@ -123,8 +126,6 @@ def test_home_leads_through_the_loop(app: App, page: Any, own: Project) -> None:
     visit(page, app, "")
     assert go.inner_text() == "Generate answers"
     asked = prompts.of_project(app.db, own.project_id)
-    from data import completions
-
     completions.add(app.db, [completion(p, f"answer {k}", k) for p in asked for k in range(2)])
     visit(page, app, "")
     assert go.inner_text() == "Label the first pair"
@@ -149,6 +150,9 @@ def test_a_project_is_made_switched_renamed_and_archived(app: App, page: Any) ->
     says(page, "is archived")
     assert projects.get(app.db, made.project_id).archived_at is not None
     page.locator("h1").filter(has_not_text="Kinder answers").wait_for()
+    page.get_by_role("button", name="Bring it back").click()
+    page.locator("h1", has_text="Kinder answers").wait_for()
+    assert projects.get(app.db, made.project_id).archived_at is None
 
 
 # --- data ---
@@ -294,6 +298,28 @@ def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> No
     page.get_by_role("button", name="Remove from the list").click()
     page.locator("#models-list", has_text="My server").wait_for(state="detached")
     assert app.studio.keys.of(profile) == ""
+
+
+def test_an_endpoint_answers_imported_prompts(app: App, page: Any, own: Project) -> None:
+    """Prompts of one's own and a server: generate as a run, with a typed key that reaches the server and no file."""
+    with openai_server(FakeEngine([f"answer {n}" for n in range(40)])) as server:
+        spec = ModelSpec("endpoint", base="some-model", url=server.url()).to_json()
+        profile = models.add(app.db, models.new("Fake server", "endpoint", spec))
+        app.studio.keys.hold(profile.model_id, SECRET)
+        prompts.add(app.db, [prompt(own, f"A question of my own, number {n}") for n in range(3)])
+        visit(page, app, "data?tab=generate")
+        page.locator("#gen-model input").click()
+        page.get_by_role("option", name="Fake server").click()
+        page.locator("#gen-n input").fill("2")
+        page.locator("#gen-go").click()
+        page.wait_for_url("**/runs?run=*")
+        page.locator("#run-detail .st-badge.finished").wait_for(timeout=0)
+        assert {asked.headers.get("Authorization") for asked in server.asked} == {f"Bearer {SECRET}"}
+    made = completions.counts(app.db, own.project_id)
+    assert (made.completions, made.prompts, made.pairs) == (6, 3, 3)
+    assert made.models == ("Fake server",)
+    files = [f for f in app.studio.settings.home.rglob("*") if f.is_file()]
+    assert [f for f in files if SECRET.encode() in f.read_bytes()] == []
 
 
 @pytest.mark.parametrize(

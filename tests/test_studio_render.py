@@ -1,0 +1,160 @@
+"""What pages draw: nothing from outside can be markup, numbers read as a person writes them, charts show what was reported."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.records import Run
+from evals.compare_result import CompareResult
+from evals.winrate import Estimate
+from studio import render
+from studio.plots import CHARTS, MAX_POINTS, charts, thin, ticks
+from studio.render import Answer, Column, Html, Step
+from studio.run_report import report
+
+HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>" onmouseover=x \'${alert(3)}'
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Seen(HTMLParser):
+    """The tags and attributes of a piece of HTML."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.handlers: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+def run(**fields: object) -> Run:
+    row = {
+        "run_id": "r1",
+        "project_id": "p",
+        "owner": "",
+        "kind": "dpo",
+        "name": HOSTILE,
+        "module": "training.dpo",
+        "status": "finished",
+        "device": "cpu",
+        "config": {},
+        "snapshot_id": "",
+        "pid": 0,
+        "pid_created": 0.0,
+        "event_offset": 0,
+        "progress": {},
+        "result": {},
+        "error": "",
+        "queued_at": START,
+    }
+    return Run(**{**row, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        render.note(HOSTILE, "bad"),
+        render.empty(HOSTILE, HOSTILE, HOSTILE),
+        render.button(HOSTILE, HOSTILE),
+        render.badge(HOSTILE),
+        render.tag(HOSTILE),
+        render.facts([(HOSTILE, HOSTILE, HOSTILE)]),
+        render.table([Column(HOSTILE, "clip")], [[HOSTILE]], label=HOSTILE),
+        render.loop([Step(HOSTILE, HOSTILE, HOSTILE, HOSTILE, "now")]),
+        render.next_step(HOSTILE, HOSTILE, HOSTILE, HOSTILE, [(HOSTILE, HOSTILE)]),
+        render.answers([Answer(HOSTILE, HOSTILE, HOSTILE)]),
+        render.win_bar(0.5, 0.4, 0.6, HOSTILE, HOSTILE),
+        report(run(error=HOSTILE, status="failed"), [HOSTILE]),
+        report(run(kind="hub_import", result={"file": HOSTILE, "rows": 3})),
+        report(run(kind="compare", result=CompareResult(HOSTILE, HOSTILE, HOSTILE, 3, 3, 0, Estimate(0.5, 0.4, 0.6)).to_json())),
+    ],
+)
+def test_what_comes_from_outside_is_never_markup(drawn: str) -> None:
+    seen = Seen(drawn)
+    assert not seen.tags & {"img", "script", "iframe", "svg", "style"}
+    assert seen.handlers == []
+
+
+def test_cells_are_escaped_unless_they_were_made_here() -> None:
+    table = render.table([Column("a"), Column("b")], [["<b>", Html("<i>made here</i>")]])
+    assert "&lt;b&gt;" in table
+    assert "<i>made here</i>" in table
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, ""), (0, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (125, "2 min 05 s"), (3600, "1 h 00 min"), (-3, "0 s")],
+)
+def test_durations(seconds: float | None, said: str) -> None:
+    assert render.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("passed", "said"),
+    [(0, "just now"), (61, "1 min ago"), (7200, "2 h ago"), (86_400, "1 day ago"), (3 * 86_400, "3 days ago")],
+)
+def test_times(passed: int, said: str) -> None:
+    assert render.ago(START, START + timedelta(seconds=passed)) == said
+
+
+def test_counts() -> None:
+    assert render.count(1, "label") == "1 label"
+    assert render.count(1204, "label") == "1,204 labels"
+    assert render.count(2, "reply", "replies") == "2 replies"
+
+
+# --- charts ---
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_and_enclose_the_values(low: float, width: float) -> None:
+    found = ticks(low, low + width)
+    assert found[0] <= low + 1e-6 * width
+    assert found[-1] >= low + width - 1e-6 * width
+    assert 2 <= len(found) <= 9
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(found)}
+    assert max(steps) - min(steps) < 1e-3 * width + 1e-5
+
+
+def test_one_value_has_ticks_too() -> None:
+    assert ticks(0.5, 0.5) == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+@given(st.integers(1, 5000))
+def test_thinning_keeps_both_ends(n: int) -> None:
+    points = [(float(i), 0.0) for i in range(n)]
+    kept = thin(points)
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert len(kept) == min(n, MAX_POINTS)
+
+
+def test_charts_draw_what_was_reported_and_skip_what_is_no_number() -> None:
+    metrics = [
+        {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "rewards/accuracies": 0.5},
+        {"step": 2, "loss": None, "rewards/margins": math.nan, "rewards/accuracies": HOSTILE},
+        {"step": 3, "loss": 0.2, "rewards/margins": 1.5, "rewards/accuracies": 1.0, "eval_loss": 0.4},
+    ]
+    drawn = charts("dpo", metrics)
+    assert drawn.count("<svg") == 3
+    assert re.findall(r"aria-label=\"([^\"]*)\"", drawn) == [
+        "Loss: training 0.2, held out 0.4",
+        "Reward margin: training 1.5",
+        "Accuracy: training 100 %",
+    ]
+    assert "nan" not in drawn.lower().replace("name", "")
+    assert Seen(drawn).handlers == []
+
+
+def test_nothing_is_drawn_before_the_first_step() -> None:
+    assert [charts(kind, []) for kind in (*CHARTS, "generate")] == [""] * (len(CHARTS) + 1)

@@ -1,0 +1,132 @@
+"""Several models as one stream: all at once, at a bearable rate, each failing by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from data.engine import ModelSpec
+from data.errors import EngineError, LimitReached
+from data.records import Model, now
+from studio.side_by_side import MAX_CHARACTERS, PER_SECOND, Asked, Memory, ask, merge
+
+
+def words(*said: str, wait: float = 0.0) -> Callable[[], Iterator[str]]:
+    def stream() -> Iterator[str]:
+        for word in said:
+            time.sleep(wait)
+            yield word
+
+    return stream
+
+
+def failing(after: str, error: Exception) -> Callable[[], Iterator[str]]:
+    def stream() -> Iterator[str]:
+        yield after
+        raise error
+
+    return stream
+
+
+def test_each_answer_comes_whole() -> None:
+    *_, last = merge([words("one ", "two"), words("three")], threading.Event())
+    assert [(c.text, c.done, c.error) for c in last] == [("one two", True, ""), ("three", True, "")]
+
+
+def test_both_are_written_at_the_same_time() -> None:
+    """Neither waits for the other: each needs what the other has said."""
+    said = [threading.Event(), threading.Event()]
+
+    def stream(mine: int) -> Iterator[str]:
+        yield "hello "
+        said[mine].set()
+        assert said[1 - mine].wait(30)
+        yield "you"
+
+    *_, last = merge([lambda: stream(0), lambda: stream(1)], threading.Event())
+    assert [c.text for c in last] == ["hello you", "hello you"]
+
+
+def test_at_most_so_many_updates_a_second() -> None:
+    began = time.monotonic()
+    updates = sum(1 for _ in merge([words(*["x"] * 2000, wait=0.0005)], threading.Event()))
+    assert updates <= PER_SECOND * (time.monotonic() - began) + 2
+
+
+def test_one_that_fails_says_so_and_the_other_goes_on() -> None:
+    *_, last = merge([failing("half", EngineError("The server is down.")), words("whole")], threading.Event())
+    assert last[0].text == "half"
+    assert last[0].error == "The server is down."
+    assert (last[1].text, last[1].error) == ("whole", "")
+
+
+def test_a_fault_of_the_app_is_told_without_its_details() -> None:
+    *_, last = merge([failing("half", KeyError("a detail"))], threading.Event())
+    assert last[0].done
+    assert "a detail" not in last[0].error
+    assert "log" in last[0].error
+
+
+def test_an_answer_that_never_ends_is_cut() -> None:
+    def endless() -> Iterator[str]:
+        while True:
+            yield "x" * 10_000
+
+    *_, last = merge([endless], threading.Event())
+    assert last[0].done
+    assert len(last[0].text) <= MAX_CHARACTERS + 10_000
+    assert "cut" in last[0].error
+
+
+def test_leaving_stops_the_models() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[str]:
+        try:
+            while True:
+                time.sleep(0.01)
+                yield "x"
+        finally:
+            closed.set()
+
+    stop = threading.Event()
+    columns = merge([endless], stop)
+    next(columns)
+    columns.close()  # the tab was closed
+    assert stop.is_set()
+    assert closed.wait(30)
+
+
+# --- what was asked ---
+
+
+def asked(owner: str = "anna") -> Asked:
+    model = Model("m1", "", "", "Secret model", "base", ModelSpec("local", "x").to_json(), "", "", now())
+    return Asked(owner, "p1", "hi", ask("hi", "", 0.8, 16, 1), (model, model))
+
+
+def test_a_question_belongs_to_one_person_and_project() -> None:
+    memory = Memory()
+    token = memory.add(asked())
+    assert memory.get(token, "anna", "p1").prompt == "hi"
+    for wrong in ((token, "bert", "p1"), (token, "anna", "p2"), ("guess", "anna", "p1")):
+        with pytest.raises(LimitReached):
+            memory.get(*wrong)
+
+
+def test_a_question_takes_one_vote() -> None:
+    memory = Memory()
+    token = memory.add(asked())
+    assert [memory.vote(token), memory.vote(token)] == [True, False]
+
+
+def test_old_questions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.side_by_side.REMEMBERED", 2)
+    memory = Memory()
+    tokens = [memory.add(asked()) for _ in range(3)]
+    with pytest.raises(LimitReached):
+        memory.get(tokens[0], "anna", "p1")
+    assert memory.get(tokens[2], "anna", "p1")
