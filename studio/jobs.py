@@ -35,6 +35,7 @@ from studio.processes import Process
 POLL_S = 0.4
 GRACE_S = 5.0  # between asking a process group to end and ending it
 LINGER_S = 30.0  # how long a process may live on after it has reported its end
+OWN_PACKAGES = frozenset({"data", "training", "labeling", "evals", "tests"})  # whose modules a run may be: a row may be forged
 KEY_GONE = (
     "The studio was restarted while this run waited, and a typed endpoint key is kept in memory only; "
     "type the key again and start the run again."
@@ -225,6 +226,9 @@ class Jobs:
                 return
             if not (folder / "config.json").exists():
                 self._refuse(run, "The run's folder is gone; start the run again.")
+                return
+            if run.module.split(".")[0] not in OWN_PACKAGES:
+                self._refuse(run, "This run's module is not part of the studio, so it was not started.")
                 return
             for callback in self._before_launch:
                 callback(run)

@@ -40,7 +40,9 @@ class Overview(NamedTuple):
 
 def overview(db: Database, project: Project) -> Overview:
     recent = runs.of_project(db, project.project_id, limit=200)
-    adapter = next((r for r in recent if r.kind in ("sft", "dpo", "kto") and r.status in ("finished", "stopped")), None)
+    adapter = next(
+        (r for r in recent if r.kind in ("sft", "dpo", "kto") and r.status in ("finished", "stopped") and r.result), None
+    )
     compared = any(r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at for r in recent)
     active = next((r for r in recent if r.status in ("running", "queued")), None)
     return Overview(projects.counts(db, project.project_id), recent, active, adapter, compared)

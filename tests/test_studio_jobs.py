@@ -520,3 +520,12 @@ def test_a_moved_workspace_finds_its_adapters(jobs: Jobs, db: Database, settings
     db.update("models", {"model_id": model.model_id}, spec={**model.spec, "adapter": "/old/place/adapter"})
     jobs.reconcile()
     assert models.get(db, model.model_id).spec == model.spec
+
+
+def test_a_forged_module_is_not_started(db: Database, jobs: Jobs, project: Project) -> None:
+    run = jobs.start("generate", "http.server", "forged", project.project_id, {"args": {}})
+    while runs.get(db, run.run_id).status == "queued":
+        time.sleep(0.02)
+    assert runs.get(db, run.run_id).status == "failed"
+    assert "not part of the studio" in runs.get(db, run.run_id).error
+    assert runs.get(db, run.run_id).pid == 0

@@ -20,7 +20,7 @@ from data.rundir import RunDir
 from training.config import TrainConfig
 
 _EVERY_S = 0.5  # between two progress events
-_LAST = 10  # logged steps that make up "the end of training"
+_LAST = 10  # logged steps, at most, that make up "the end of training": no more than the last fifth of a short run
 _NOT_METRICS = ("_runtime", "_per_second", "_flos")
 
 
@@ -74,8 +74,8 @@ class RunEvents(TrainerCallback):
             )
 
     def final(self) -> dict[str, float | None]:
-        """Each metric's mean over the last logged steps, and the held-out figures of the last evaluation."""
-        last = self.history[-_LAST:]
+        """Each metric's mean over the last fifth of the logged steps (ten at most), and the held-out figures of the last evaluation."""
+        last = self.history[-min(_LAST, max(1, len(self.history) // 5)) :]
         names = [name for name in (last[-1] if last else {}) if name not in ("epoch", "num_tokens", "learning_rate")]
         return {name: _mean([entry.get(name) for entry in last]) for name in names} | self.held_out
 
