@@ -74,7 +74,7 @@ class RunEvents(TrainerCallback):
             )
 
     def final(self) -> dict[str, float | None]:
-        """Each metric's mean over the last fifth of the logged steps (ten at most), and the held-out figures of the last evaluation."""
+        """Each metric's mean over the last fifth of the logged steps (ten at most); held-out figures of the last evaluation."""
         last = self.history[-min(_LAST, max(1, len(self.history) // 5)) :]
         names = [name for name in (last[-1] if last else {}) if name not in ("epoch", "num_tokens", "learning_rate")]
         return {name: _mean([entry.get(name) for entry in last]) for name in names} | self.held_out
