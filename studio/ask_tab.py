@@ -221,11 +221,16 @@ def draw_columns(names: Sequence[str], columns: Sequence[Column]) -> Html:
             finished + "".join(note(f"{name}: {c.error}", "bad") for name, c in zip(names, columns, strict=True) if c.error)
         )
     cards = "".join(
-        f'<section class="st-answer"><header><span>{esc(name)}</span><span>{"" if c.done else "writing"}</span></header>'
+        f'<section class="st-answer"><header><span>{esc(name)}</span><span>{_doing(c)}</span></header>'
         f'<div class="text live">{esc(c.text)}{"" if c.done else "<i class=st-caret></i>"}</div></section>'
         for name, c in zip(names, columns, strict=True)
     )
     return Html(f'<div class="st-answers" aria-busy="true">{cards}</div>')
+
+
+def _doing(column: Column) -> str:
+    """The first answer waits until the model is in memory, which takes a few seconds."""
+    return "" if column.done else "writing" if column.text else "loading the model"
 
 
 def _revealed(asked: Asked) -> Html:

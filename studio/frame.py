@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # on every event: nothing here is an interface for programs
 TOAST_S = 12
+NOT_DONE = "That did not work"
 FAULT = "Something went wrong in the app itself; what it was doing is in the app's log. Nothing stored is lost."
 
 
@@ -133,7 +134,7 @@ def guarded(handler: F) -> F:
             try:
                 yield from handler(*args, **kwargs)
             except Exception as error:
-                gr.Warning(in_words(error), duration=TOAST_S, title="")
+                gr.Warning(in_words(error), duration=TOAST_S, title=NOT_DONE)
                 yield gr.skip()
 
         return stream  # type: ignore[return-value]
@@ -143,7 +144,7 @@ def guarded(handler: F) -> F:
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            gr.Warning(in_words(error), duration=TOAST_S, title="")
+            gr.Warning(in_words(error), duration=TOAST_S, title=NOT_DONE)
             return gr.skip()
 
     return call  # type: ignore[return-value]

@@ -100,7 +100,7 @@ class HomePage:
         if len(self._studio.projects(viewer)) == 1:
             raise BadInput("This is the only project; make another one before you archive it.")
         projects.archive(self._studio.db, project.project_id)
-        gr.Info(f"{project.name} is archived.", title="")
+        gr.Info(f"{project.name} is archived.", title="Done")
         return self._all(viewer, self._studio.project(viewer))
 
     def bring_back(self, project_id: str | None, request: gr.Request) -> list[object]:

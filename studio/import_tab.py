@@ -26,6 +26,15 @@ from studio.visitors import RunSize
 
 KINDS = [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"]
 SHOWN_PROBLEMS = 20
+SAID = {
+    "first": "the first is better",
+    "second": "the second is better",
+    "tie": "equally good",
+    "both_bad": "both bad",
+    "skip": "skipped",
+    "good": "good",
+    "bad": "bad",
+}
 # A file above the limit is refused before a byte of it travels, with the sentence that says what to do instead.
 TOO_BIG = """
 const box = () => document.querySelector('#import-upload');
@@ -56,7 +65,7 @@ class ImportTab:
     def build(self) -> None:
         local = not self._studio.settings.visitor
         limit = self._studio.settings.max_upload_bytes // 2**20
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=False, elem_classes="st-even"):
             with gr.Column(elem_classes="st-panel", min_width=300):
                 block('<h2 class="st-h2">From a file</h2>')
                 self.upload = gr.File(
@@ -226,7 +235,7 @@ def _sample(item: Item) -> tuple[str, str, str]:
     asked = " ⏎ ".join([*(m.content if m.role == "user" else f"[{m.role}] {m.content}" for m in item.messages)])
     later = "".join(f" → {turn}" for turn in item.follow_up)
     said = " | ".join(shorten(answer.text, 120) for answer in item.answers)
-    return shorten(asked + later, 240), said or "–", ", ".join(f"{v.annotator_id}: {v.said}" for v in item.votes) or "–"
+    return shorten(asked + later, 240), said or "–", "; ".join(f"{v.annotator_id}: {SAID[v.said]}" for v in item.votes) or "–"
 
 
 def _problems(problems: tuple[Problem, ...] | list[Problem], total: int) -> Html:
@@ -236,7 +245,7 @@ def _problems(problems: tuple[Problem, ...] | list[Problem], total: int) -> Html
     more = f'<p class="st-sub">and {total - len(rows):,} more</p>' if total > len(rows) else ""
     return Html(
         f'<p class="st-sub st-above">{count(total, "row")} cannot be used; the others can:</p>'
-        f"{table([Column('Line', 'num'), Column('Why')], rows, label='Rows that cannot be used')}{more}"
+        f"{table([Column('Line', 'tight'), Column('Why')], rows, label='Rows that cannot be used')}{more}"
     )
 
 
