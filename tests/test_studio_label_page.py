@@ -347,10 +347,9 @@ def test_labels_in_flight_survive_kill_9_of_the_server(killable: Any, page: Any)
         page.wait_for_selector(READY)
         page.wait_for_timeout(LOOK)
         label(5)  # the next ones are here already
-        assert page.get_attribute(".al-status", "data-kind") == "waiting"
-        assert "unsent" in page.locator(".al-status").text_content()
+        page.wait_for_selector('.al-status[data-kind="waiting"]:has-text("unsent")')
         process.start()
-        page.locator(".al-warn .al-inline").click()
+        page.evaluate("document.querySelector('.al-warn .al-inline')?.click()")  # gone when the outbox has tried by itself
         saved(page)
     page.wait_for_timeout(300)
     process.kill()
