@@ -75,6 +75,12 @@ def says(page: Any, text: str) -> None:
     page.get_by_text(text).first.wait_for()
 
 
+def opened(page: Any, section: Any) -> None:
+    """Open a closed part of the page; Gradio mounts its controls only then, and one typed into too early forgets it."""
+    section.click()
+    page.wait_for_timeout(500)
+
+
 # --- every page ---
 
 
@@ -136,7 +142,7 @@ def test_home_leads_through_the_loop(app: App, page: Any, own: Project) -> None:
 
 def test_a_project_is_made_switched_renamed_and_archived(app: App, page: Any) -> None:
     visit(page, app, "")
-    page.get_by_role("button", name="Projects").click()
+    opened(page, page.get_by_role("button", name="Projects"))
     page.locator("#home-name textarea, #home-name input").fill("Kind answers <b>&</b>")
     page.get_by_label("One answer at a time: good or bad?").check()
     page.locator("#home-make").click()
@@ -257,7 +263,7 @@ def test_a_backup_is_made_fetched_and_put_back(app: App, page: Any, tmp_path: Pa
     download.value.save_as(saved)
     assert "studio.duckdb" in zipfile.ZipFile(saved).namelist()
     prompts.add(app.db, [prompt(project, "written after the backup")])
-    page.get_by_role("button", name="Put a backup in place of this workspace").click()
+    opened(page, page.get_by_role("button", name="Put a backup in place of this workspace"))
     page.locator("#restore-file input[type=file]").set_input_files(str(saved))
     page.locator("#restore-file", has_text="backup.zip").wait_for()
     page.locator("#restore-go").click()
@@ -277,7 +283,7 @@ def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> No
     sent: list[str] = []
     page.on("response", lambda answer: sent.append(answer.url))
     visit(page, app, "models")
-    page.get_by_role("tab", name="Endpoint").click()
+    opened(page, page.get_by_role("tab", name="Endpoint"))
     page.locator("#end-name input, #end-name textarea").fill("My server")
     page.locator("#end-url input, #end-url textarea").fill("http://127.0.0.1:9/v1")
     page.locator("#end-model input, #end-model textarea").fill("some-model")
@@ -294,7 +300,7 @@ def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> No
     assert SECRET not in page.request.get(f"{app.url}/config").text()
     files = [f for f in app.studio.settings.home.rglob("*") if f.is_file()]
     assert [f for f in files if SECRET.encode() in f.read_bytes()] == []
-    page.get_by_role("button", name="Rename or remove").click()
+    opened(page, page.get_by_role("button", name="Rename or remove"))
     page.get_by_role("button", name="Remove from the list").click()
     page.locator("#models-list", has_text="My server").wait_for(state="detached")
     assert app.studio.keys.of(profile) == ""
@@ -350,8 +356,8 @@ def test_the_form_follows_the_method(app: App, page: Any, own: Project) -> None:
     page.locator("#knob-beta").wait_for(state="hidden")
     page.get_by_label("Tell good from bad (KTO)").check()
     page.locator("#knob-beta").wait_for()
-    page.get_by_role("button", name="More settings").click()
-    assert page.locator("#knob-desirable_weight").is_visible()
+    opened(page, page.get_by_role("button", name="More settings"))
+    page.locator("#knob-desirable_weight").wait_for()  # the accordion opens over some frames
     assert not page.locator("#knob-label_smoothing").is_visible()
 
 
@@ -359,7 +365,7 @@ def test_runs_and_results_say_when_there_is_nothing(app: App, page: Any, own: Pr
     visit(page, app, "runs")
     says(page, "Nothing has run yet.")
     visit(page, app, "compare")
-    page.get_by_role("tab", name="Results").click()
+    opened(page, page.get_by_role("tab", name="Results"))
     says(page, "Nothing has been compared yet")
 
 
