@@ -3,16 +3,24 @@ destroyed."""
 
 from __future__ import annotations
 
+import json
 import uuid
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import NamedTuple, get_args
 
 from data.cursor import Cursor
 from data.database import Database
 from data.errors import BadInput, NotFound, RunError
-from data.records import Project, Task, from_row, now, to_row
+from data.records import Policy, Project, ProjectSettings, Task, from_row, now, to_row
 
 MAX_NAME = 200
-TABLES = ("prompts", "completions", "pairs", "impressions", "label_events", "models", "snapshots", "runs", "judgments", "projects")
+MAX_OVERLAP = 20
+MAX_WORDS = 100
+MIN_RANDOM_SHARE = 0.25
+TABLES = (
+    "prompts", "completions", "pairs", "impressions", "label_events", "gold", "adjudications", "members", "models", "snapshots",
+    "runs", "judgments", "projects",
+)  # fmt: skip
 
 
 class Counts(NamedTuple):
@@ -31,9 +39,15 @@ class Counts(NamedTuple):
 
 
 def create(
-    db: Database, name: str, task: Task = "pairwise", owner: str = "", guidelines: str = "", is_demo: bool = False
+    db: Database,
+    name: str,
+    task: Task = "pairwise",
+    owner: str = "",
+    guidelines: str = "",
+    is_demo: bool = False,
+    settings: ProjectSettings = ProjectSettings(),
 ) -> Project:
-    project = Project(uuid.uuid4().hex, _name(name), _task(task), guidelines, owner, is_demo, now())
+    project = Project(uuid.uuid4().hex, _name(name), _task(task), guidelines, owner, is_demo, now(), settings=settings)
     db.insert("projects", [to_row(project)])
     return project
 
@@ -59,6 +73,15 @@ def archived(db: Database, owner: str = "") -> list[Project]:
 
 def rename(db: Database, project_id: str, name: str) -> None:
     _must_exist(db.update("projects", {"project_id": project_id}, name=_name(name)))
+
+
+def change(db: Database, project_id: str, settings: ProjectSettings, guidelines: str | None = None) -> None:
+    """New settings, and guidelines if given; they count from now on. BadInput in words for what cannot be."""
+    _check(settings)
+    fields = {"settings": json.dumps(asdict(settings), ensure_ascii=False)}
+    if guidelines is not None:
+        fields["guidelines"] = guidelines
+    _must_exist(db.update("projects", {"project_id": project_id}, **fields))
 
 
 def archive(db: Database, project_id: str) -> None:
@@ -124,6 +147,27 @@ def _task(task: Task) -> Task:
     if task not in ("pairwise", "binary"):
         raise BadInput(f"A project's task is pairwise or binary, not {task!r}.")
     return task
+
+
+def _check(s: ProjectSettings) -> None:
+    if not 1 <= s.overlap <= MAX_OVERLAP or not s.overlap <= s.max_overlap <= MAX_OVERLAP:
+        raise BadInput(f"Labels an item needs: 1 to {MAX_OVERLAP}, and at most no fewer than at least.")
+    for name, share, most in (
+        ("gold", s.gold_rate, 0.5),
+        ("repeats", s.repeat_rate, 0.5),
+        ("items with full overlap", s.full_overlap, 1.0),
+    ):
+        if not 0 <= share <= most:
+            raise BadInput(f"The share of {name} is a number from 0 to {most:g}.")
+    if not MIN_RANDOM_SHARE <= s.random_share <= 1:
+        raise BadInput(f"At least {MIN_RANDOM_SHARE:.0%} is drawn at random, or the labels would say little about the whole.")
+    if s.policy not in get_args(Policy):
+        raise BadInput(f"There is no order called {s.policy!r}.")
+    if s.target < 0:
+        raise BadInput("The number of labels wanted is 0 (all) or more.")
+    for words in (s.reasons, s.sources, s.leak_phrases):
+        if len(words) > MAX_WORDS or any(not w.strip() or len(w) > MAX_NAME for w in words):
+            raise BadInput(f"A list holds at most {MAX_WORDS} entries of 1 to {MAX_NAME} characters.")
 
 
 def _must_exist(found: int) -> None:

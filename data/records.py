@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -18,13 +18,20 @@ from data.engine import Message
 Task = Literal["pairwise", "binary"]
 Split = Literal["train", "held_out"]
 Preference = Literal["a", "b", "tie", "both_bad", "skip", "good", "bad"]
-LabelEventType = Literal["cast", "revised", "retracted", "excluded"]
+LabelEventType = Literal["cast", "revised", "retracted", "excluded", "restored"]
+Strength = Literal["", "slightly", "clearly"]
+Flag = Literal[
+    "too_fast", "unread", "identical", "empty", "truncated", "error_text", "identity_leak", "extra", "post_reveal", "early"
+]
+Outcome = Literal["first", "second", "tie", "both_bad", "good", "bad"]  # a preference in the pair's own order, sides undone
+Policy = Literal["stratified_random", "close_call", "judge_disagreement"]
+Role = Literal["annotator", "researcher", "admin"]
 ImpressionKind = Literal["normal", "gold", "repeat", "imported"]
 ModelKind = Literal["base", "adapter", "endpoint", "judge"]
 RunKind = Literal["sft", "dpo", "kto", "generate", "compare", "hub_import"]
 RunStatus = Literal["queued", "running", "finished", "failed", "stopped", "lost"]
 SnapshotLayout = Literal["preference", "binary", "sft"]
-PersonKind = Literal["local", "visitor", "simulated", "imported"]
+PersonKind = Literal["local", "visitor", "simulated", "imported", "account"]
 
 PAIRWISE_PREFERENCES: tuple[Preference, ...] = ("a", "b", "tie", "both_bad", "skip")
 BINARY_PREFERENCES: tuple[Preference, ...] = ("good", "bad", "skip")
@@ -33,6 +40,33 @@ BINARY_PREFERENCES: tuple[Preference, ...] = ("good", "bad", "skip")
 def content_id(*parts: object) -> str:
     """24 hex digits of the sha256 of the parts' JSON: the id of a thing that is what it contains."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, default=str).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class ProjectSettings:
+    """How a project is labelled; every field may be changed while labelling goes on and counts from then.
+
+    `overlap`: labels an item needs. `adaptive`: two labels that agree are enough, else up to `max_overlap`; a share
+    `full_overlap` of the items, fixed by hash, always gets `max_overlap`, so that agreement stays unbiased. `gold_rate` and
+    `repeat_rate`: share of what a person is shown that is a silent gold item, or one of their earlier items with sides swapped.
+    `random_share` of what `policy` serves is drawn at random all the same (never under 0.25). `sources`: names of the models
+    whose answers are labelled, empty = all. `target`: labels wanted, 0 = every item.
+    """
+
+    strength: bool = False
+    reasons: tuple[str, ...] = ()
+    notes: bool = False
+    overlap: int = 1
+    adaptive: bool = False
+    max_overlap: int = 5
+    full_overlap: float = 0.15
+    gold_rate: float = 0.05
+    repeat_rate: float = 0.05
+    policy: Policy = "stratified_random"
+    random_share: float = 0.25
+    sources: tuple[str, ...] = ()
+    target: int = 0
+    leak_phrases: tuple[str, ...] = ()  # beside the built-in ones
 
 
 @dataclass(frozen=True)
@@ -45,6 +79,7 @@ class Project:
     is_demo: bool
     created_at: datetime
     archived_at: datetime | None = None
+    settings: ProjectSettings = ProjectSettings()
 
 
 @dataclass(frozen=True)
@@ -81,6 +116,7 @@ class Completion:
     sample_index: int
     finish_reason: str
     created_at: datetime
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +137,8 @@ class Person:
     kind: PersonKind
     project_id: str
     created_at: datetime
+    role: Role = "annotator"
+    pseudonym_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +156,7 @@ class Impression:
     probability: float
     served_at: datetime
     lease_expires_at: datetime
+    repeat_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +177,73 @@ class LabelEvent:
     client_at: datetime | None = None
     seq: int = 0
     created_at: datetime | None = None
+    strength: Strength = ""
+    reasons: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    read_share: float = 1.0
+    actor: str = ""
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What the right answer to an item is; the newest row of an item counts, `outcome` '' withdraws it."""
+
+    gold_id: str
+    project_id: str
+    item_id: str
+    outcome: Outcome | Literal[""]
+    source: Literal["entered", "unanimous"]
+    actor: str
+    note: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Adjudication:
+    """A researcher's decision on an item the annotators disagree on; the newest counts, `outcome` '' takes it back."""
+
+    adjudication_id: str
+    project_id: str
+    item_id: str
+    outcome: Outcome | Literal[""]
+    reason: str
+    actor: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who may sign in. `password_hash` '' = signs in elsewhere; a cookie signed before `sessions_from` is no longer good."""
+
+    annotator_id: str
+    login: str
+    password_hash: str
+    sessions_from: datetime
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """`invitation_id` is the hash of the token in the link."""
+
+    invitation_id: str
+    role: Role
+    project_id: str
+    invited_by: str
+    created_at: datetime
+    expires_at: datetime
+    used_by: str = ""
+    withdrawn_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    member_id: str
+    project_id: str
+    annotator_id: str
+    added_at: datetime
+    removed_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +322,10 @@ class Judgment:
 # --- rows <-> records -------------------------------------------------------------------------------------------------------
 
 R = TypeVar("R")
-JSON_FIELDS = frozenset({"messages", "follow_up", "sampling", "spec", "manifest", "config", "progress", "result", "raw"})
+JSON_FIELDS = frozenset(
+    {"messages", "follow_up", "sampling", "spec", "manifest", "config", "progress", "result", "raw", "settings", "reasons", "flags"}
+)
+TUPLES = frozenset({"follow_up", "reasons", "flags"})
 
 
 def now() -> datetime:
@@ -240,7 +349,7 @@ def _names(kind: Any) -> list[str]:
 def _encode(name: str, value: Any) -> Any:
     if name not in JSON_FIELDS:
         return value
-    plain = [m._asdict() for m in value] if name == "messages" else value
+    plain = [m._asdict() for m in value] if name == "messages" else asdict(value) if name == "settings" else value
     return json.dumps(plain, ensure_ascii=False)
 
 
@@ -250,4 +359,8 @@ def _decode(name: str, value: Any) -> Any:
     decoded = json.loads(value)
     if name == "messages":
         return tuple(Message(m["role"], m["content"]) for m in decoded)
-    return tuple(decoded) if name == "follow_up" else decoded
+    if name == "settings":
+        known = set(_names(ProjectSettings))
+        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in decoded.items() if k in known}
+        return ProjectSettings(**stored)
+    return tuple(decoded) if name in TUPLES else decoded

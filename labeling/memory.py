@@ -20,8 +20,16 @@ from labeling.pool import Item, Pool
 
 # The labels as of one event, whatever has been committed since: what is read in several queries must be of one moment.
 _STANDING = """
-    select impression_id, preference from label_events where project_id = $project and seq <= $seq
-    qualify row_number() over (partition by impression_id order by seq desc) = 1 and event in ('cast', 'revised')
+    select e.impression_id, e.preference from (
+        select impression_id, preference, event from label_events
+        where project_id = $project and seq <= $seq and event in ('cast', 'revised', 'retracted')
+        qualify row_number() over (partition by impression_id order by seq desc) = 1
+    ) e anti join (
+        select impression_id from label_events
+        where project_id = $project and seq <= $seq and event in ('excluded', 'restored')
+        qualify row_number() over (partition by impression_id order by seq desc) = 1 and event = 'excluded'
+    ) x using (impression_id)
+    where e.event in ('cast', 'revised')
 """
 _OURS = "i.project_id = $project and i.task = $task"
 
