@@ -1,8 +1,9 @@
 """Labels: append-only events, resolved against the sides that were served, never against what a browser says.
 
 A browser sends an impression's id and a preference. Which completion that chose is looked up in the stored impression, inside the
-writer, at the commit. The event's id is made by the client, so sending it again stores nothing and is acknowledged again; what is
-current is a view over the events (`current_labels`), newest `seq` per impression.
+writer, at the commit. The event's id is made by the client, so sending it again stores nothing and is acknowledged again, while an
+id that comes back with something else to say is refused; what is current is a view over the events (`current_labels`), newest
+`seq` per impression.
 """
 
 from __future__ import annotations
@@ -91,6 +92,14 @@ def history(db: Database, impression_id: str) -> list[LabelEvent]:
     sql = "select * from label_events where impression_id = ? order by seq"
     return [from_row(LabelEvent, row) for row in db.rows(sql, [impression_id])]
 
+def stored(db: Database, event_ids: Sequence[str]) -> set[str]:
+    """Which of these are ids of stored events, as they are written here; what is no UUID is not."""
+    ids = {event_id: _uuid(event_id) for event_id in event_ids}
+    sql = "select event_id from label_events where event_id in (select unnest(?::uuid[]))"
+    there = {row["event_id"] for row in db.rows(sql, [sorted(filter(None, set(ids.values())))])}
+    return {event_id for event_id, canonical in ids.items() if canonical in there}
+
+
 
 def counts(db: Database, project_id: str) -> Counts:
     sql = """select preference, count(*) as n, count(*) filter (simulated) as simulated
@@ -122,7 +131,8 @@ class _Shown(NamedTuple):
 
 def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome] | Exception]:
     """One statement each for the impressions and the events of all callers that wait."""
-    impressions = _impressions(cursor, [event for events in callers for event in events])
+    every = [event for events in callers for event in events]
+    impressions, said = _impressions(cursor, every), _said(cursor, every)
     outcomes: list[list[Outcome] | Exception] = []
     rows: list[dict[str, Any]] = []
     for events in callers:
@@ -130,15 +140,27 @@ def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome
             resolved = [_resolved(event, impressions) for event in events]
         except BadInput as error:
             outcomes.append(error)
+class _Said(NamedTuple):
+    """What an event says. Sent again it says the same."""
+
+    impression_id: str
+    annotator_id: str
+    event: str
+    preference: str
+
+
             continue
-        rows += [to_row(event) for event in resolved]
+        said = mine
         outcomes.append([Outcome(event.event_id) for event in resolved])
     _store(cursor, rows)
     return outcomes
 
 
+        mine = {**said}
 def _append_each(cursor: Cursor, callers: list[Any]) -> list[list[Outcome]]:
-    impressions = _impressions(cursor, [event for events in callers for event in events])
+    every = [event for events in callers for event in events]
+            rows += [to_row(event) for event in [event for event in resolved if _is_new(event, mine)]]
+    impressions, said = _impressions(cursor, every), _said(cursor, every)
     rows: list[dict[str, Any]] = []
     outcomes: list[list[Outcome]] = []
     for events in callers:
@@ -146,7 +168,8 @@ def _append_each(cursor: Cursor, callers: list[Any]) -> list[list[Outcome]]:
         for event in events:
             try:
                 resolved = _resolved(event, impressions)
-                rows.append(to_row(resolved))
+                if _is_new(resolved, said):
+                    rows.append(to_row(resolved))
                 mine.append(Outcome(resolved.event_id))
             except BadInput as error:
                 mine.append(Outcome(event.event_id, str(error)))
@@ -172,14 +195,38 @@ def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown]) -> LabelEven
     impression = impressions.get(event.impression_id)
     if impression is None or impression.annotator_id != event.annotator_id or impression.project_id != event.project_id:
         raise BadInput("This item was never shown to you; reload the page to get new ones.")
+def _said(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Said]:
+    """What is stored under the events' ids."""
+    ids = sorted({event_id for event in events if (event_id := _uuid(event.event_id))})
+    sql = """select event_id, impression_id, annotator_id, event, preference
+             from label_events where event_id in (select unnest(?::uuid[]))"""
+    return {row.pop("event_id"): _Said(**row) for row in cursor.rows(sql, [ids])}
+
+
+def _is_new(event: LabelEvent, said: dict[str, _Said]) -> bool:
+    """Whether nothing is known under the event's id, where it then is; BadInput when that is something else."""
+    says = _Said(event.impression_id, event.annotator_id, event.event, event.preference)
+    before = said.setdefault(event.event_id, says)
+    if before != says:
+        raise BadInput("Another label has this id already, so this one was not stored; reload the page and give it again.")
+    return before is says
+
+
+def _uuid(text: str) -> str:
+    """The id as it is stored; '' when it is no UUID."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return ""
+
+
     allowed: tuple[Preference | str, ...] = PAIRWISE_PREFERENCES if impression.task == "pairwise" else BINARY_PREFERENCES
     allowed = allowed if event.event in ("cast", "revised") else ("",)
     if event.event not in ("cast", "revised", "retracted", "excluded") or event.preference not in allowed:
         raise BadInput(f"{event.preference!r} is no answer to this item; reload the page.")
-    try:
-        event_id = str(uuid.UUID(event.event_id))
-    except ValueError:
-        raise BadInput("A label needs a UUID of its own as its id; reload the page.") from None
+    event_id = _uuid(event.event_id)
+    if not event_id:
+        raise BadInput("A label needs a UUID of its own as its id; reload the page.")
     if len(event.note) > MAX_NOTE:
         raise BadInput(f"A note may have {MAX_NOTE} characters at most.")
     sides = resolve(event.preference, impression.left_completion_id, impression.right_completion_id)

@@ -98,8 +98,55 @@ def test_an_event_sent_again_is_acknowledged_and_stored_once(db: Database, proje
     event = cast(shown(project, "i"), "a")
     assert labels.append(db, [event]) == [event.event_id]
     assert labels.append(db, [event, event]) == [event.event_id, event.event_id]
-    assert labels.append(db, [replace(event, event_id=event.event_id.upper(), preference="b")]) == [event.event_id]
+    assert labels.append(db, [replace(event, event_id=event.event_id.upper(), dwell_ms=9)]) == [event.event_id]
     assert [(e.preference, e.seq) for e in labels.history(db, "i")] == [("a", 1)]
+    assert labels.stored(db, [event.event_id, event.event_id.upper(), str(uuid.uuid4()), "no id"]) == {
+        event.event_id,
+        event.event_id.upper(),
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"preference": "b"}, {"impression_id": "j"}, {"event": "revised"}, {"event": "retracted", "preference": ""}],
+    ids=lambda other: next(iter(other)),
+)
+def test_an_id_that_says_something_else_is_refused_in_words(db: Database, project: Project, other: dict[str, str]) -> None:
+    """Before it is stored and after: what was acknowledged stays, what was not stored is never called stored."""
+    impressions.add(db, [shown(project, i) for i in "ijk"])
+    first, good = cast(shown(project, "i"), "a"), cast(shown(project, "k"), "tie")
+    lie = replace(first, event_id=first.event_id.upper(), **other)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="id already"):
+        labels.append(db, [first, lie])
+    assert labels.current(db, project.project_id) == []
+    outcomes = labels.append_each(db, [first, lie, good])
+    assert ["id already" in o.problem for o in outcomes] == [False, True, False]
+    outcomes = labels.append_each(db, [lie, first, good])
+    assert ["id already" in o.problem for o in outcomes] == [True, False, False]
+    with pytest.raises(BadInput, match="id already"):
+        labels.append(db, [good, lie])
+    assert [(e.impression_id, e.preference, e.seq) for e in labels.current(db, project.project_id)] == [
+        ("i", "a", 1),
+        ("k", "tie", 2),
+    ]
+
+
+def test_two_senders_of_one_id_cannot_both_be_told_that_it_is_stored(db: Database, project: Project) -> None:
+    impressions.add(db, [shown(project, i) for i in "ij"])
+    first = cast(shown(project, "i"), "a")
+    told: list[str] = []
+    start = threading.Barrier(8)
+
+    def work(n: int) -> None:
+        start.wait()
+        event = first if n % 2 else replace(first, impression_id="j")
+        if not labels.append_each(db, [event])[0].problem:
+            told.append(event.impression_id)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    (kept,) = labels.current(db, project.project_id)
+    assert told == [kept.impression_id] * 4
 
 
 def test_what_is_current_follows_the_order_of_commit(db: Database, project: Project) -> None:
