@@ -82,6 +82,14 @@ def append_each(db: Database, events: Sequence[LabelEvent]) -> list[Outcome]:
     return outcomes
 
 
+def stored(db: Database, event_ids: Sequence[str]) -> set[str]:
+    """Which of these are ids of stored events, as they are written here; what is no UUID is not."""
+    ids = {event_id: _uuid(event_id) for event_id in event_ids}
+    sql = "select event_id from label_events where event_id in (select unnest(?::uuid[]))"
+    there = {row["event_id"] for row in db.rows(sql, [sorted(filter(None, set(ids.values())))])}
+    return {event_id for event_id, canonical in ids.items() if canonical in there}
+
+
 def current(db: Database, project_id: str) -> list[LabelEvent]:
     """What each impression's label is now (retracted and excluded ones left out), in the order they were given."""
     sql = "select * from current_labels where project_id = ? order by seq"
@@ -91,14 +99,6 @@ def current(db: Database, project_id: str) -> list[LabelEvent]:
 def history(db: Database, impression_id: str) -> list[LabelEvent]:
     sql = "select * from label_events where impression_id = ? order by seq"
     return [from_row(LabelEvent, row) for row in db.rows(sql, [impression_id])]
-
-def stored(db: Database, event_ids: Sequence[str]) -> set[str]:
-    """Which of these are ids of stored events, as they are written here; what is no UUID is not."""
-    ids = {event_id: _uuid(event_id) for event_id in event_ids}
-    sql = "select event_id from label_events where event_id in (select unnest(?::uuid[]))"
-    there = {row["event_id"] for row in db.rows(sql, [sorted(filter(None, set(ids.values())))])}
-    return {event_id for event_id, canonical in ids.items() if canonical in there}
-
 
 
 def counts(db: Database, project_id: str) -> Counts:
@@ -129,17 +129,6 @@ class _Shown(NamedTuple):
     right_completion_id: str
 
 
-def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome] | Exception]:
-    """One statement each for the impressions and the events of all callers that wait."""
-    every = [event for events in callers for event in events]
-    impressions, said = _impressions(cursor, every), _said(cursor, every)
-    outcomes: list[list[Outcome] | Exception] = []
-    rows: list[dict[str, Any]] = []
-    for events in callers:
-        try:
-            resolved = [_resolved(event, impressions) for event in events]
-        except BadInput as error:
-            outcomes.append(error)
 class _Said(NamedTuple):
     """What an event says. Sent again it says the same."""
 
@@ -149,6 +138,19 @@ class _Said(NamedTuple):
     preference: str
 
 
+def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome] | Exception]:
+    """One statement each for the impressions and the events of all callers that wait."""
+    every = [event for events in callers for event in events]
+    impressions, said = _impressions(cursor, every), _said(cursor, every)
+    outcomes: list[list[Outcome] | Exception] = []
+    rows: list[dict[str, Any]] = []
+    for events in callers:
+        mine = {**said}
+        try:
+            resolved = [_resolved(event, impressions) for event in events]
+            rows += [to_row(event) for event in [event for event in resolved if _is_new(event, mine)]]
+        except BadInput as error:
+            outcomes.append(error)
             continue
         said = mine
         outcomes.append([Outcome(event.event_id) for event in resolved])
@@ -156,10 +158,8 @@ class _Said(NamedTuple):
     return outcomes
 
 
-        mine = {**said}
 def _append_each(cursor: Cursor, callers: list[Any]) -> list[list[Outcome]]:
     every = [event for events in callers for event in events]
-            rows += [to_row(event) for event in [event for event in resolved if _is_new(event, mine)]]
     impressions, said = _impressions(cursor, every), _said(cursor, every)
     rows: list[dict[str, Any]] = []
     outcomes: list[list[Outcome]] = []
@@ -185,16 +185,6 @@ def _impressions(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Sho
     return {row["impression_id"]: _Shown(**row) for row in cursor.rows(sql, [ids])}
 
 
-def _store(cursor: Cursor, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        last = cursor.value("select coalesce(max(seq), 0) from label_events")
-        cursor.insert("label_events", [{**row, "seq": last + i} for i, row in enumerate(rows, 1)])
-
-
-def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown]) -> LabelEvent:
-    impression = impressions.get(event.impression_id)
-    if impression is None or impression.annotator_id != event.annotator_id or impression.project_id != event.project_id:
-        raise BadInput("This item was never shown to you; reload the page to get new ones.")
 def _said(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Said]:
     """What is stored under the events' ids."""
     ids = sorted({event_id for event in events if (event_id := _uuid(event.event_id))})
@@ -220,6 +210,16 @@ def _uuid(text: str) -> str:
         return ""
 
 
+def _store(cursor: Cursor, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        last = cursor.value("select coalesce(max(seq), 0) from label_events")
+        cursor.insert("label_events", [{**row, "seq": last + i} for i, row in enumerate(rows, 1)])
+
+
+def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown]) -> LabelEvent:
+    impression = impressions.get(event.impression_id)
+    if impression is None or impression.annotator_id != event.annotator_id or impression.project_id != event.project_id:
+        raise BadInput("This item was never shown to you; reload the page to get new ones.")
     allowed: tuple[Preference | str, ...] = PAIRWISE_PREFERENCES if impression.task == "pairwise" else BINARY_PREFERENCES
     allowed = allowed if event.event in ("cast", "revised") else ("",)
     if event.event not in ("cast", "revised", "retracted", "excluded") or event.preference not in allowed:
