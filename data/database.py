@@ -154,6 +154,10 @@ class Database:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
+    def journal_mark(self) -> tuple[Path, int]:
+        """The newest journal segment and how many of its bytes are committed: what may be copied now."""
+        return self._alone(lambda: self.journal.mark)
+
     def forget_deleted(self) -> None:
         """Begin the journal anew from what is stored now, so that it keeps no deleted row and does not grow for ever."""
 

@@ -5,6 +5,7 @@ It lets the run that fetches from the hub be tested with the real libraries over
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
@@ -20,7 +21,7 @@ class HubServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.name, self.files = name, files
+        self.name, self.files = name, dict(files)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self.thread.start()
@@ -53,7 +54,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._missing("RepoNotFound")
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        """What a commit asks for: the repository, how each file is to be sent, and the commit itself."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        api = f"/api/datasets/{self.server.name}/"
+        if self.path == "/api/repos/create":
+            self._json({"url": f"{self.server.url}/datasets/{self.server.name}"})
+        elif self.path.startswith(api + "preupload/"):
+            files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
+            self._json({"files": files})
+        elif self.path.startswith(api + "commit/"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    del self.server.files[line["value"]["path"]]
+            self._json({"commitUrl": f"{self.server.url}/datasets/{self.server.name}/commit/{COMMIT}", "commitOid": COMMIT})
+        else:
+            self._missing("RepoNotFound")
 
     def _file(self, name: str) -> None:
         body = self.server.files.get(name)

@@ -1,0 +1,328 @@
+"""Copies of the journal outside the machine: what was acknowledged and copied comes back on an empty disk, whatever died when."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from hypothesis import given
+from hypothesis import strategies as st
+from labelling import seed_project
+
+from data import completions, copies, impressions, labels, projects, runs
+from data.copies import Copier, FolderPlace, Piece, chain, cut, pieces, recover
+from data.copies_hub import HubPlace
+from data.database import Database
+from data.errors import WorkspaceError
+from data.records import Impression, LabelEvent, now
+from data.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = ("projects", "prompts", "completions", "pairs", "impressions", "label_events")
+
+
+def everything(db: Database) -> dict[str, list[dict[str, object]]]:
+    return {table: db.rows(f"select * from {table} order by all") for table in TABLES}
+
+
+def label(db: Database, project_id: str, n: int) -> None:
+    for pair in completions.pairs_of(db, project_id, n):
+        sides = (pair.prompt_id, pair.pair_id, pair.completion_a, pair.completion_b)
+        shown = Impression(uuid.uuid4().hex, project_id, "local", *sides, "pairwise", "normal", "random", 1.0, now(), now())
+        impressions.add(db, [shown])
+        labels.append(db, [LabelEvent(str(uuid.uuid4()), shown.impression_id, project_id, "local", "cast", "a")])
+
+
+def recovered(home: Path, place: copies.Place) -> Database:
+    settings = Settings(home=home)
+    settings.home.mkdir(parents=True)
+    assert recover(settings, place) > 0
+    return Database(settings)
+
+
+def test_a_new_machine_gets_every_row_back(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    project = seed_project(db)
+    assert copier.copy()
+    label(db, project.project_id, 5)
+    copier.close()
+    assert copier.status.last_at
+    assert not copier.status.problem
+    again = recovered(tmp_path / "new", place)
+    assert everything(again) == everything(db)
+    assert Copier(again.settings, again, place).copy(), "and goes on in the same place"
+    again.close()
+
+
+def test_pieces_are_closed_files_and_only_what_is_new_is_copied(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    copier.copy()
+    before = place.sizes()
+    copier.copy()
+    assert place.sizes() == before, "nothing new, nothing written"
+    seed_project(db)
+    copier.copy()
+    added = place.sizes().keys() - before.keys()
+    assert len(added) == 1
+    assert before.items() <= place.sizes().items()
+
+
+def test_many_small_pieces_become_one(db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "PIECES_TO_MERGE", 4)
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    for i in range(12):
+        projects.create(db, f"Project {i}")
+        assert copier.copy()
+        assert len(place.sizes()) <= 5
+    again = recovered(tmp_path / "new", place)
+    assert len(projects.visible(again)) == 12
+    again.close()
+
+
+def test_a_piece_that_was_cut_off_is_not_believed(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    projects.create(db, "First")
+    copier.copy()
+    whole = set(place.sizes())
+    projects.create(db, "Second")
+    copier.copy()
+    (torn,) = set(place.sizes()) - whole
+    file = place.folder / torn
+    file.write_bytes(file.read_bytes()[:-7])
+    again = recovered(tmp_path / "new", place)
+    assert [p.name for p in projects.visible(again)] == ["First"]
+    again.close()
+    assert Copier(settings, db, place).copy(), "and the next start copies it again"
+    last = recovered(tmp_path / "newest", place)
+    assert [p.name for p in projects.visible(last)] == ["First", "Second"]
+    last.close()
+
+
+def test_what_the_journal_forgets_the_copies_forget(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    mine = projects.create(db, "Kept")
+    theirs = projects.create(db, "Secret of a visitor", owner="v")
+    copier.copy()
+    projects.destroy(db, theirs.project_id)
+    db.forget_deleted()
+    copier.copy()
+    assert not any("Secret of a visitor" in place.get(name).decode() for name in place.sizes())
+    again = recovered(tmp_path / "new", place)
+    assert [p.project_id for p in projects.visible(again)] == [mine.project_id]
+    again.close()
+
+
+def test_a_restored_backup_takes_the_old_copies_place(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    projects.create(db, "Before")
+    archive = db.backup(tmp_path / "backup.zip")
+    for i in range(5):
+        projects.create(db, f"After {i}")
+    copier.copy()
+    db.restore(archive)
+    assert copier.copy()
+    again = recovered(tmp_path / "new", place)
+    assert [p.name for p in projects.visible(again)] == ["Before"]
+    again.close()
+
+
+def test_another_workspaces_copies_are_never_overwritten(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    Copier(settings, db, place).copy()
+    before = {name: place.get(name) for name in place.sizes()}
+    other = Database(Settings(home=tmp_path / "other"))
+    projects.create(other, "Other")
+    copier = Copier(other.settings, other, place)
+    assert not copier.copy()
+    assert "another workspace" in copier.status.problem
+    assert {name: place.get(name) for name in place.sizes()} == before
+    other.close()
+
+
+def test_a_workspace_that_has_something_is_left_alone(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    Copier(settings, db, place).copy()
+    assert recover(settings, place) == 0
+    assert recover(Settings(home=tmp_path / "fresh"), FolderPlace(tmp_path / "empty")) == 0
+
+
+def test_a_place_that_cannot_be_written_is_said_and_costs_no_label(db: Database, settings: Settings, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    copier = Copier(settings, db, FolderPlace(blocked / "bucket"))
+    project = seed_project(db)
+    assert not copier.copy()
+    assert copier.status.problem
+    assert copier.status.last_at is None
+    label(db, project.project_id, 2)
+    blocked.unlink()
+    assert copier.copy()
+    assert not copier.status.problem
+
+
+def test_finished_runs_come_back_and_going_ones_do_not(db: Database, settings: Settings, tmp_path: Path) -> None:
+    project = projects.create(db, "Runs")
+    for name, status in (("done", "finished"), ("going", "running")):
+        db.insert("runs", [_run(name, project.project_id, status)])
+        folder = settings.runs_dir / name
+        (folder / "adapter").mkdir(parents=True)
+        (folder / "adapter" / "weights").write_bytes(b"\0\1" * 500)
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "big").write_bytes(b"x")
+    place = FolderPlace(tmp_path / "bucket")
+    Copier(settings, db, place).copy()
+    again = recovered(tmp_path / "new", place)
+    files = {f.relative_to(again.settings.runs_dir).as_posix() for f in again.settings.runs_dir.rglob("*") if f.is_file()}
+    assert files == {"done/adapter/weights"}
+    assert runs.get(again, "done").status == "finished"
+    again.close()
+
+
+def _run(run_id: str, project_id: str, status: str) -> dict[str, object]:
+    empty = dict.fromkeys(("owner", "module", "device", "snapshot_id", "error"), "")
+    blank = dict.fromkeys(("config", "progress", "result"), "{}")
+    numbers = {"pid": 0, "pid_created": 0.0, "event_offset": 0, "queued_at": "2026-01-01T00:00:00+00:00"}
+    return {
+        "run_id": run_id,
+        "project_id": project_id,
+        "kind": "dpo",
+        "name": run_id,
+        "status": status,
+        **empty,
+        **blank,
+        **numbers,
+    }
+
+
+CHILD = """
+import sys, uuid
+from pathlib import Path
+from data.copies import Copier, FolderPlace
+from data.database import Database
+from data.settings import Settings
+from data import projects
+home, bucket = sys.argv[1:]
+settings = Settings(home=Path(home))
+db = Database(settings)
+place = FolderPlace(Path(bucket)); place.every_s = 0.01
+copier = Copier(settings, db, place)
+copier.start()
+while True:
+    name = uuid.uuid4().hex
+    projects.create(db, name)
+    before = copier.status.last_at
+    while copier.status.last_at == before: pass
+    while copier.status.last_at == before: pass
+    print(name, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.35])
+def test_what_was_copied_survives_kill_9_and_the_loss_of_the_disk(tmp_path: Path, seconds: float) -> None:
+    """A name is printed after a copy that was taken later than its commit... twice over, so that one began after it."""
+    home, bucket = tmp_path / "home", tmp_path / "bucket"
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(home), str(bucket)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert child.stdout is not None
+    printed = [child.stdout.readline().strip()]
+    time.sleep(seconds)
+    child.send_signal(signal.SIGKILL)
+    printed += child.stdout.read().split()
+    child.wait()
+    shutil.rmtree(home)
+    again = recovered(home, FolderPlace(bucket))
+    assert {*printed[:-1]} <= {p.name for p in projects.visible(again)}
+    again.close()
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.data())
+def test_the_chain_covers_what_whole_pieces_cover(lengths: list[int], data: st.DataObject) -> None:
+    """Merged pieces beside their parts, lost pieces: the chain is gapless from 0, and as long as whole pieces allow."""
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    parts = [Piece(1, end - n, end) for n, end in zip(lengths, ends, strict=True)]
+    merged = [Piece(1, 0, data.draw(st.sampled_from(ends)))]
+    lost = data.draw(st.sets(st.sampled_from(parts)))
+    linked = chain([p for p in parts if p not in lost] + merged)
+    at = 0
+    for piece in linked:
+        assert piece.start == at
+        at = piece.end
+    assert at >= merged[0].end
+    assert not [p for p in parts if p not in lost and p.start == at], "it could have gone on"
+
+
+def test_no_piece_is_longer_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "MAX_PIECE", 10)
+    assert list(cut(3, 5, 27)) == [Piece(3, 5, 15), Piece(3, 15, 25), Piece(3, 25, 27)]
+    assert pieces({Piece(3, 5, 15).name: 10, Piece(3, 15, 25).name: 9, "journal/x.jsonl": 4}) == [Piece(3, 5, 15)]
+
+
+HUB_CHILD = """
+import sys
+from pathlib import Path
+from data import projects
+from data.copies import Copier, recover
+from data.copies_hub import HubPlace
+from data.database import Database
+from data.settings import Settings
+home, new = (Settings(home=Path(folder)) for folder in sys.argv[1:])
+place = HubPlace("hf://datasets/someone/labels")
+db = Database(home)
+copier = Copier(home, db, place)
+for name in ("first", "second"):
+    projects.create(db, name)
+    if not copier.copy():
+        sys.exit(copier.status.problem)
+db.close()
+new.home.mkdir()
+assert recover(new, place) > 0
+print([p.name for p in projects.visible(Database(new))])
+"""
+
+
+def _with_hub(url: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    online = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_test"}
+    return subprocess.run(
+        [sys.executable, "-c", HUB_CHILD, str(tmp_path / "home"), str(tmp_path / "new")],
+        env={**os.environ, **online, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_hub_data_set_brings_everything_back(tmp_path: Path) -> None:
+    """The real client library, over real HTTP, to a hub on this machine."""
+    server = HubServer("someone/labels", {})
+    try:
+        done = _with_hub(server.url, tmp_path)
+    finally:
+        server.close()
+    assert done.stdout.strip() == "['first', 'second']", done.stderr
+    assert len([name for name in server.files if name.startswith("journal/0001-")]) == 2
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(tmp_path: Path) -> None:
+    done = _with_hub("http://127.0.0.1:9", tmp_path)
+    assert done.returncode == 1
+    assert "check its name, HF_TOKEN and the network." in done.stderr, done.stderr
+    with pytest.raises(WorkspaceError, match="no data set"):
+        HubPlace("hf://datasets/labels")
