@@ -5,13 +5,14 @@ keeps coefficients finite when somebody always chooses the longer answer; with 1
 
 *Standard errors*: of one annotator's rows from the information matrix. Of many people's rows from the sandwich clustered by item
 (Liang and Zeger 1986): two people who label one pair see the same two answers, so their labels are not two independent pieces of
-evidence about length.
+evidence about length. With G items Student's t with G - 1 degrees of freedom replaces the normal distribution.
 
 Rows go through in blocks that fit the cache: a million rows and three coefficients take about 0.2 s.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +30,11 @@ _PRECISE = 1e-8
 
 
 class Fit(NamedTuple):
-    """Coefficients (d,) and their covariance (d, d)."""
+    """Coefficients (d,), their covariance (d, d), and the degrees of freedom of Student's t for z = coefficient / se."""
 
     coefficients: Floats
     covariance: Floats
+    freedom: float
 
 
 def fit(x: Floats, y: Floats, start: Floats | None = None, clusters: Ints | None = None) -> Fit:
@@ -50,7 +52,10 @@ def fit(x: Floats, y: Floats, start: Floats | None = None, clusters: Ints | None
     else:
         raise ArithmeticError("the logistic regression did not settle")
     inverse = np.linalg.inv(information).astype(np.float64)
-    return Fit(beta, inverse if clusters is None else np.asarray(inverse @ _meat(x, y, beta, clusters) @ inverse, dtype=np.float64))
+    if clusters is None:
+        return Fit(beta, inverse, math.inf)
+    meat, groups = _meat(x, y, beta, clusters)
+    return Fit(beta, np.asarray(inverse @ meat @ inverse, dtype=np.float64), groups - 1)
 
 
 def _sums(x: Floats, y: Floats, beta: Floats) -> tuple[Floats, Floats]:
@@ -64,8 +69,9 @@ def _sums(x: Floats, y: Floats, beta: Floats) -> tuple[Floats, Floats]:
     return gradient, information
 
 
-def _meat(x: Floats, y: Floats, beta: Floats, clusters: Ints) -> Floats:
+def _meat(x: Floats, y: Floats, beta: Floats, clusters: Ints) -> tuple[Floats, int]:
+    """Sum over clusters of the outer product of the cluster's score, G / (G - 1) for small samples, and G."""
     residual = y - expit(beta @ x)
     scores = np.stack([np.bincount(clusters, weights=row * residual) for row in x])
     groups = int(np.count_nonzero(np.bincount(clusters)))
-    return np.asarray((scores @ scores.T) * (groups / max(groups - 1, 1)), dtype=np.float64)
+    return np.asarray((scores @ scores.T) * (groups / max(groups - 1, 1)), dtype=np.float64), groups

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import stdtr, stdtrit
 
 from labeling.bias_card import LEFT, RIGHT, Effect, LabelColumns
 from labeling.intervals import LEVEL
@@ -21,10 +21,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_DECISIVE = 20  # fewer decisive labels say nothing about three coefficients
-TOO_FEW = f"needs {MIN_DECISIVE} labels that chose a side"
+TOO_FEW = f"needs {MIN_DECISIVE} pairs with a label that chose a side"
 SAME_LENGTH = "both answers of every pair are of one length"
 SAME_MARKDOWN = "both answers of every pair use as much Markdown"
-_Z = float(ndtri(0.5 + LEVEL / 2))
 _ROBUST_SD = 0.6745  # the median of |d| of a normal d is 0.6745 standard deviations
 
 
@@ -48,9 +47,9 @@ class _Rows(NamedTuple):
 def looks(labels: LabelColumns, people: int) -> list[Looks]:
     """One a person (by code), then the project."""
     rows = _rows(labels, people)
-    whole = _fit(rows.x, rows.left, None, _numbered(rows.item))
+    whole = _fit_project(rows)
     start = None if whole is None else whole.coefficients
-    found = [_effects(_fit(rows.x[:, i:j], rows.left[i:j], start, None), rows.x[:, i:j]) for i, j in pairwise(rows.ends)]
+    found = [_effects(_fit_person(rows.x[:, i:j], rows.left[i:j], start), rows.x[:, i:j]) for i, j in pairwise(rows.ends)]
     return [*found, _effects(whole, rows.x)]
 
 
@@ -88,8 +87,14 @@ def _numbered(item: Ints) -> Ints:
     return item
 
 
-def _fit(x: Floats, left: Floats, start: Floats | None, clusters: Ints | None) -> Fit | None:
-    return None if left.size < MIN_DECISIVE else fit(x, left, start, clusters)
+def _fit_project(rows: _Rows) -> Fit | None:
+    item = _numbered(rows.item)
+    several_pairs = np.count_nonzero(np.bincount(item)) >= MIN_DECISIVE
+    return fit(rows.x, rows.left, clusters=item) if several_pairs else None
+
+
+def _fit_person(x: Floats, left: Floats, start: Floats | None) -> Fit | None:
+    return fit(x, left, start) if left.size >= MIN_DECISIVE else None
 
 
 def _effects(found: Fit | None, x: Floats) -> Looks:
@@ -97,13 +102,15 @@ def _effects(found: Fit | None, x: Floats) -> Looks:
     if found is None:
         nothing = Effect(None, n=n, note=TOO_FEW)
         return Looks(nothing, nothing, nothing)
-    side, length, markdown = (
-        Effect(value, se, value - _Z * se, value + _Z * se, n, 2 * float(ndtr(-abs(value / se))))
-        for value, se in zip(found.coefficients.tolist(), np.sqrt(np.diag(found.covariance)).tolist(), strict=True)
-    )
     # Where a regressor is 0 everywhere the fit knows only the prior.
     return Looks(
-        side,
-        length if x[1].any() else Effect(None, n=n, note=SAME_LENGTH),
-        markdown if x[2].any() else Effect(None, n=n, note=SAME_MARKDOWN),
+        _effect(found, 0, n),
+        _effect(found, 1, n) if x[1].any() else Effect(None, n=n, note=SAME_LENGTH),
+        _effect(found, 2, n) if x[2].any() else Effect(None, n=n, note=SAME_MARKDOWN),
     )
+
+
+def _effect(found: Fit, k: int, n: int) -> Effect:
+    value, se = float(found.coefficients[k]), float(np.sqrt(found.covariance[k, k]))
+    t = float(stdtrit(found.freedom, 0.5 + LEVEL / 2))
+    return Effect(value, se, value - t * se, value + t * se, n, 2 * float(stdtr(found.freedom, -abs(value) / se)))

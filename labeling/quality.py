@@ -1,4 +1,4 @@
-"""What speaks against trusting a label, decided when it is cast. Flags are kept with the label; only an export leaves labels out for them.
+"""What speaks against trusting a label, decided when it is cast. Flags are kept with it; an export may leave flagged labels out.
 
 *Too fast*: below the time in which anybody could have looked at the texts. Adults read 238 words a minute (Brysbaert 2019, 190
 studies), which at six characters a word is 24 characters a second; nobody who compares two answers goes ten times as fast, so the
