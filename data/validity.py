@@ -56,7 +56,9 @@ _ERROR = re.compile(
     r"|network error due to high traffic|traceback \(most recent call last\)|cuda out of memory|request timed out"
     r"|(?:an )?error (?:occurred|in processing|while (?:generating|processing))|the model is (?:currently )?(?:overloaded|loading))"
 )
-_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")  # soft hyphen, zero width, direction marks
+_UNSEEN = "\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"  # soft hyphen, zero width, direction marks
+_INVISIBLE = re.compile(f"[{_UNSEEN}]+")
+_VISIBLE = re.compile(rf"[^\s{_UNSEEN}]")
 _EMPHASIS = re.compile(r"[*_`]")
 _SPACE = re.compile(r"\s+")
 
@@ -65,7 +67,7 @@ def flags_of_text(text: str, finish_reason: str = "", leak_patterns: Sequence[st
     """The flags of a completion, in the order of `Flag`. Raises BadInput for a pattern that `check_patterns` refuses."""
     seen = _normalised(text)
     flags: list[Flag] = []
-    if not _INVISIBLE.sub("", text).strip():
+    if not _VISIBLE.search(text):
         flags.append("empty")
     if finish_reason == "length":
         flags.append("truncated")
