@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import krippendorff
@@ -321,3 +322,12 @@ def test_a_million_labels_equal_a_hundred_copies_of_a_few() -> None:
         assert (small.high - small.low) / (large.high - large.low) == pytest.approx(10, rel=0.2)
     assert len(many.pairs) == 10
     assert math.isclose(value(many.pairs[0].kappa), value(few.pairs[0].kappa), abs_tol=1e-9)
+
+
+@given(MATRICES)
+@settings(max_examples=30)
+def test_a_report_is_plain_json(rows: list[list[int]]) -> None:
+    """It goes into manifests and tables: no NaN, no infinity, no numpy number."""
+    table = from_matrix(np.array(rows).T, list(FOUR_WAY))
+    for found in (agreement(table, replicates=20), agreement(decisive(table), replicates=20)):
+        json.dumps(asdict(found), allow_nan=False)

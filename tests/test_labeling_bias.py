@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_always_left() -> None:
 def test_length_bias_is_found_with_the_stated_power() -> None:
     """0.25 log-odds per typical difference in N_SLOPE labels: found four times in five."""
     rng = np.random.default_rng(2)
-    cards = [card(decide(rng, shown(rng, N_SLOPE), length=0.25)) for _ in range(250)]
+    cards = [card(decide(rng, shown(rng, N_SLOPE), length=0.25)) for _ in range(200)]
     found = np.mean([any(flag.startswith("Favours longer answers") for flag in c.flags) for c in cards])
     assert 0.73 <= found <= 0.87
     assert np.mean([c.length.value for c in cards]) == pytest.approx(0.25, abs=0.02)
@@ -89,7 +90,7 @@ def test_length_bias_is_found_with_the_stated_power() -> None:
 def test_a_leaning_to_one_side_is_found_with_the_stated_power() -> None:
     rng = np.random.default_rng(3)
     blank = shown(rng, N_LEFT)
-    found = [card(replace(blank, preference=np.where(rng.random(N_LEFT) < 0.6, LEFT, RIGHT))) for _ in range(250)]
+    found = [card(replace(blank, preference=np.where(rng.random(N_LEFT) < 0.6, LEFT, RIGHT))) for _ in range(200)]
     assert 0.7 <= np.mean([any(flag.startswith("Chose the left") for flag in c.flags) for c in found]) <= 0.87
 
 
@@ -133,27 +134,27 @@ def test_gold_and_flips() -> None:
 
 
 def test_fair_annotators_are_flagged_at_the_nominal_rate() -> None:
-    """Of 600 fair people, each looked at alone, about 5 % have p < 0.05; over a project of 20 Holm leaves about 5 % of projects."""
+    """Of 1,000 fair people, each looked at alone, about 5 % have p < 0.05; over a project of 20 Holm leaves about 5 % of projects."""
     rng = np.random.default_rng(7)
     alone: dict[str, list[bool]] = {"left": [], "length": [], "markdown": []}
     projects: dict[str, list[bool]] = {"left": [], "length": [], "markdown": []}
-    for _ in range(60):
+    for _ in range(50):
         people = bias_report(decide(rng, shown(rng, 20 * 150, 20), quality=rng.normal(0, 1.5, 3000))).annotators
         for name in alone:
             found = [getattr(person, name) for person in people]
             alone[name] += [measure.p < 0.05 for measure in found]
             projects[name].append(any(measure.p_adjusted < 0.05 for measure in found))
     for name in alone:
-        assert len(alone[name]) == 1200
+        assert len(alone[name]) == 1000
         assert 0.025 <= np.mean(alone[name]) <= 0.07, name
-        assert np.mean(projects[name]) <= 0.13, name  # 60 projects: 5 % and three standard errors
+        assert np.mean(projects[name]) <= 0.13, name  # 50 projects: 5 % and two and a half standard errors
 
 
 def test_two_people_on_one_pair_are_not_two_pieces_of_evidence() -> None:
     """Six people label each pair and see the same quality: clustered by pair the false alarms stay rare, by label they do not."""
     rng = np.random.default_rng(8)
     alarms = {"clustered": 0, "naive": 0}
-    for _ in range(150):
+    for _ in range(100):
         pairs = shown(rng, 60)
         spread = replace(pairs, **{f: np.repeat(getattr(pairs, f), 6) for f in pairs.__dataclass_fields__})
         spread = replace(spread, annotator=np.tile(np.arange(6), 60))
@@ -162,20 +163,20 @@ def test_two_people_on_one_pair_are_not_two_pieces_of_evidence() -> None:
             p = card(replace(labels, item=item)).length.p
             assert p is not None
             alarms[name] += p < 0.05
-    assert alarms["clustered"] / 150 <= 0.1
-    assert alarms["naive"] / 150 >= 0.25
+    assert alarms["clustered"] / 100 <= 0.12
+    assert alarms["naive"] / 100 >= 0.2
 
 
 def test_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(9)
     covered = {"side": 0, "length": 0, "markdown": 0}
     truth = {"side": 0.3, "length": 0.5, "markdown": -0.2}
-    for _ in range(250):
+    for _ in range(200):
         found = card(decide(rng, shown(rng, 300), **truth))
         for name, true in truth.items():
             effect = getattr(found, name)
             covered[name] += effect.low <= true <= effect.high
-    assert all(0.91 <= n / 250 <= 0.985 for n in covered.values()), covered
+    assert all(0.91 <= n / 200 <= 0.985 for n in covered.values()), covered
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------------
@@ -336,3 +337,13 @@ def test_columns_are_checked() -> None:
         bias_report(labels, Repeats(np.array([0]), np.array([9]), np.array([0])))
     with pytest.raises(BadInput):
         bias_report(labels, gold=Gold(np.array([-1]), np.array([True])))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 60))
+@settings(max_examples=25)
+def test_a_card_is_plain_json(seed: int, n: int) -> None:
+    """It goes into manifests and tables: no NaN, no infinity, no numpy number."""
+    rng = np.random.default_rng(seed)
+    labels = replace(shown(rng, n, 2), preference=rng.integers(0, 5, n), dwell_ms=rng.integers(0, 3, n))
+    twice = Repeats(rng.integers(0, 4, n), rng.integers(0, 5, n), rng.integers(0, 5, n))
+    json.dumps(asdict(bias_report(labels, twice, Gold(rng.integers(0, 4, n), rng.random(n) < 0.5))), allow_nan=False)

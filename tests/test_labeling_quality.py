@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeling.quality import flags_of_vote, floor_ms
@@ -44,6 +44,7 @@ def test_all_at_once() -> None:
     assert flags == ("too_fast", "unread", "identical", "extra", "post_reveal", "early")
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=2), st.integers(0, 10**6))
 def test_longer_answers_never_lower_the_floor(lengths: list[int], more: int) -> None:
     assert 500 <= floor_ms(lengths) <= floor_ms([lengths[0] + more, *lengths[1:]]) <= 5000
