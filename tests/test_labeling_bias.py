@@ -134,7 +134,7 @@ def test_gold_and_flips() -> None:
 
 
 def test_fair_annotators_are_flagged_at_the_nominal_rate() -> None:
-    """Of 1,000 fair people, each looked at alone, about 5 % have p < 0.05; over a project of 20 Holm leaves about 5 % of projects."""
+    """Of 1,000 fair people, each alone, about 5 % have p < 0.05; over a project of 20 Holm leaves about 5 % of projects."""
     rng = np.random.default_rng(7)
     alone: dict[str, list[bool]] = {"left": [], "length": [], "markdown": []}
     projects: dict[str, list[bool]] = {"left": [], "length": [], "markdown": []}
