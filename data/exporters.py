@@ -28,7 +28,7 @@ from data.database import Database
 from data.errors import BadInput
 from data.export_rows import DROPPED, Judged, LabelRow, decided_pairs, judged_answers, label_rows, pseudonym
 from data.export_write import Format, write
-from data.import_folder import safe_name
+from data.import_folder import folder_of, safe_name
 from data.records import Completion, Prompt
 from data.rundir import sha256_of
 from data.settings import Settings
@@ -60,15 +60,17 @@ class _Job(NamedTuple):
 def export(
     db: Database, settings: Settings, project_id: str, layout: Layout, format: Format = "jsonl", conversational: bool = True
 ) -> ExportResult:
-    """Write the file into the export folder, all or nothing. BadInput when there is nothing to write, saying what was dropped."""
+    """Write the file into the export folder of the project's owner, all or nothing. BadInput when there is nothing to write, saying
+    what was dropped."""
     if layout not in _ROWS:
         raise BadInput(f"{layout!r} cannot be exported; choose one of {', '.join(_ROWS)}.")
     project = projects.get(db, project_id)
     job = _Job(db, project_id, conversational, Counter())
     name = f"{safe_name(project.name).lower()[:40]}-{layout}-{home.stamp()}.{format}"
-    path, part = settings.export_dir / name, settings.export_dir / f".{uuid.uuid4().hex}.part"
+    folder = folder_of(settings.export_dir, project.owner)
+    path, part = folder / name, folder / f".{uuid.uuid4().hex}.part"
     try:
-        settings.export_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         rows = write(part, format, layout, conversational, _ROWS[layout](job))
         if not rows:
             raise BadInput(f"There is nothing to export as {layout.upper() if len(layout) == 3 else layout}{_why(job.dropped)}.")

@@ -1,7 +1,7 @@
 """The folder that files are imported from: what may be read, how an upload gets there, what lies in it.
 
-Nothing outside the workspace's own folders is ever read, whatever a path, a link or a file name says. A visitor's uploads lie in
-a folder of their own, out of other visitors' reach.
+Nothing outside the workspace's own folders is ever read, whatever a path, a link or a file name says. A visitor's uploads (and
+exports) lie in folders of their own, out of other visitors' reach, and go with the visitor.
 """
 
 from __future__ import annotations
@@ -32,30 +32,31 @@ class ImportFile(NamedTuple):
     modified: datetime
 
 
-def folder_of(settings: Settings, owner: str = "") -> Path:
-    """Where uploads go; a visitor's (`owner`) under the hash of their id, which is a secret."""
-    if not owner:
-        return settings.import_dir
-    return settings.import_dir / "visitors" / hashlib.sha256(owner.encode()).hexdigest()[:32]
+def folder_of(folder: Path, owner: str = "") -> Path:
+    """Where in the import or export folder this person's files go; a visitor's (`owner`) under the hash of their id."""
+    return folder / "visitors" / hashlib.sha256(owner.encode()).hexdigest()[:32] if owner else folder
 
 
 def resolve(settings: Settings, path: Path, owner: str = "") -> Path:
     """The real path of a file that may be read. A relative path means one in the import folder, else (`runs/...`, what a run
     fetched) in the workspace. BadInput for any other."""
-    folder = folder_of(settings, owner)
+    folder = folder_of(settings.import_dir, owner)
     allowed = [folder] if owner else [folder, settings.runs_dir, settings.export_dir]
+    name = path.name or path
     try:
         there = folder / path
         real = (settings.home / path if not owner and not there.exists() else there).resolve(strict=True)
         inside = any(real.is_relative_to(root.resolve()) for root in allowed)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a NUL in the name
-        raise BadInput(f"{path.name or path} is not in the import folder {settings.import_dir}; copy it there first.") from error
+        if owner:
+            raise BadInput(f"{name} is not among your files; upload it first.") from error
+        raise BadInput(f"{name} is not in the import folder {settings.import_dir}; copy it there first.") from error
+    if not inside and owner:
+        raise BadInput(f"{name} is not among your files; upload it first.")
     if not inside:
-        raise BadInput(
-            f"{path.name} lies outside the import folder (or is a link that leads out); copy it to {settings.import_dir}."
-        )
+        raise BadInput(f"{name} lies outside the import folder (or is a link that leads out); copy it to {settings.import_dir}.")
     if not real.is_file():
-        raise BadInput(f"{path.name or path} is not an ordinary file; choose a file with rows.")
+        raise BadInput(f"{name} is not an ordinary file; choose a file with rows.")
     return real
 
 
@@ -65,7 +66,7 @@ def copy_upload(settings: Settings, source_path: Path, name: str, owner: str = "
     LimitReached above the limit for uploads, WorkspaceError when the disk is full or read-only.
     """
     _check_size(settings, source_path, name)
-    folder = folder_of(settings, owner)
+    folder = folder_of(settings.import_dir, owner)
     part = folder / f".{uuid.uuid4().hex}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def safe_name(name: str) -> str:
 
 def files(settings: Settings, owner: str = "") -> list[ImportFile]:
     """What can be imported from the folder, newest first."""
-    folder, found = folder_of(settings, owner), []
+    folder, found = folder_of(settings.import_dir, owner), []
     for path in folder.iterdir() if folder.is_dir() else []:
         name = path.name.lower().removesuffix(".gz")
         if path.name.startswith(".") or not name.endswith(SUFFIXES) or path.is_symlink() or not path.is_file():
@@ -101,10 +102,19 @@ def files(settings: Settings, owner: str = "") -> list[ImportFile]:
     return sorted(found, key=lambda file: file.modified, reverse=True)
 
 
+def keep_newest(settings: Settings, owner: str, most: int) -> None:
+    """Remove all but a visitor's `most` newest uploads."""
+    folder = folder_of(settings.import_dir, owner)
+    found = [path for path in folder.iterdir() if path.is_file()] if owner and folder.is_dir() else []
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)[most:]:
+        path.unlink(missing_ok=True)
+
+
 def forget(settings: Settings, owner: str) -> None:
-    """Remove a visitor's uploads."""
+    """Remove a visitor's files: what they uploaded and what was made for them to download."""
     if owner:
-        shutil.rmtree(folder_of(settings, owner), ignore_errors=True)
+        for folder in (settings.import_dir, settings.export_dir):
+            shutil.rmtree(folder_of(folder, owner), ignore_errors=True)
 
 
 def _check_size(settings: Settings, path: Path, name: str) -> None:

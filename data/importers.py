@@ -69,13 +69,14 @@ class ImportReport:
         return f"{added}{known}{bad}." + (f" Reading stopped after row {self.rows:,}: {self.stopped}" if self.stopped else "")
 
 
-def read(settings: Settings, path: Path, mapping: ColumnMap | None = None, owner: str = "") -> Preview:
+def read(settings: Settings, path: Path, mapping: ColumnMap | None = None, owner: str = "", limit: int = 0) -> Preview:
     """Look at the file's first 20,000 rows; nothing is written. BadInput when the file cannot be read or its layout is not known.
 
-    `mapping` overrides the recognised one; `owner` is the visitor in whose folder the file must lie.
+    `mapping` overrides the recognised one; `owner` is the visitor in whose folder the file must lie. LimitReached, and reading
+    ends there, where it unpacks to more than `limit` bytes (0: there is no limit).
     """
     path = resolve(settings, path, owner)
-    records = Records(path)
+    records = Records(path, limit)
     rows = _Rows(records)
     found, notes, columns = _mapping(rows, mapping, path.name)
     look, complete = Look(found), True
@@ -96,6 +97,7 @@ def read(settings: Settings, path: Path, mapping: ColumnMap | None = None, owner
         prompts=len(look.prompts),
         answers=look.answers,
         labels=look.labels,
+        characters=look.characters,
         complete=complete,
         total_rows=records.total if records.total is not None else (look.rows if complete else None),
         problems=tuple(look.problems.kept),

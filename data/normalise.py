@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from data.columns import ColumnMap, LayoutName
 from data.engine import Message
+from data.source import MAX_LINE
 from data.transcripts import (
     RowError,
     Shared,
@@ -61,6 +62,12 @@ class Item:
     votes: tuple[Vote, ...] = ()
     as_shown: bool = False
 
+    @property
+    def characters(self) -> int:
+        """Of everything that would be stored."""
+        texts = [*(m.content for m in self.messages), *self.follow_up, *(a.text for a in self.answers)]
+        return sum(map(len, texts)) + len(self.reference) + len(self.category) + len(self.external_id)
+
 
 def items(row: Row, mapping: ColumnMap) -> list[Item]:
     """What the row holds: one item, or one per instance of a seed task."""
@@ -94,10 +101,13 @@ def _turns(row: Row, m: ColumnMap) -> list[Item]:
 
 def _seed_tasks(row: Row, m: ColumnMap) -> list[Item]:
     made = []
-    for instance in _list(row, m.completion):
+    instances = _list(row, m.completion)
+    asked = _text(row.get(m.prompt), "the instruction")
+    if len(asked) * len(instances) > MAX_LINE:
+        raise RowError(f"its {len(instances):,} instances would repeat the instruction to more than {MAX_LINE >> 20} MB")
+    for instance in instances:
         if not isinstance(instance, Mapping):
             raise RowError("an instance is not an object with input and output")
-        asked = _text(row.get(m.prompt), "the instruction")
         context = _optional(instance, "input")
         prompt = ends_with_user((Message("user", _joined(asked, context)),))
         made.append(Item(prompt, reference=_optional(instance, "output")))

@@ -56,6 +56,7 @@ class Preview:
     prompts: int
     answers: int
     labels: int
+    characters: int  # of what would be stored
     complete: bool
     total_rows: int | None  # of the whole file, where the file itself says it
     problems: tuple[Problem, ...]
@@ -85,7 +86,7 @@ class Look:
         self.problems = Problems()
         self.sample: list[Item] = []
         self.prompts: set[str] = set()
-        self.rows = self.good = self.answers = self.labels = self.known_world = 0
+        self.rows = self.good = self.answers = self.labels = self.known_world = self.characters = 0
         self._seen: set[str] = set()
         self._same: list[int] = []  # the lines of such rows
         self._doubled: list[int] = []
@@ -109,6 +110,7 @@ class Look:
             self._doubled.append(line)
         self._seen.add(whole)
         self.answers += len(item.answers)
+        self.characters += item.characters
         pair = len(item.answers) == 2
         same = pair and item.answers[0].text.strip() == item.answers[1].text.strip()
         self.labels += 0 if same else len(item.votes)

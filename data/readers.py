@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data import json_stream
-from data.errors import BadInput
-from data.source import MAX_LINE, Line, Source, check_start, check_text, not_utf8
+from data.errors import BadInput, LimitReached
+from data.source import MAX_LINE, Line, Source, check_start, check_text, not_utf8, too_much
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 Row = dict[str, Any]
@@ -27,6 +27,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 MAX_COLUMNS = 1000
 BATCH_ROWS = 512
 BATCH_BYTES = 16 << 20
+CAREFUL_ROWS = 8  # a small Parquet file can say the same long text in each of a million rows
+CAREFUL_CODECS = {"UNCOMPRESSED", "SNAPPY"}  # unpack to 21 times their size at most; a page is unpacked as a whole
 MAX_ROW_GROUP = 4 << 30  # bytes as the file itself declares them
 DELIMITERS = ",;\t|"
 TOO_LONG = f"the row is longer than {MAX_LINE >> 20} MB"
@@ -42,11 +44,14 @@ class Record(NamedTuple):
 
 
 class Records:
-    """Iterate once. `share` is how much of the file has been read; `total` the number of rows where the file says it (Parquet)."""
+    """Iterate once. `share` is how much of the file has been read; `total` the number of rows where the file says it (Parquet).
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.format = sniff(path)
+    LimitReached where the file unpacks to more than `limit` bytes (0: there is no limit).
+    """
+
+    def __init__(self, path: Path, limit: int = 0) -> None:
+        self.path, self._limit = path, limit
+        self.format = sniff(path, limit)
         self.total: int | None = None
         self._source: Source | None = None
         self._read = 0
@@ -55,7 +60,7 @@ class Records:
         if self.format == "parquet":
             yield from self._parquet()
             return
-        self._source = Source(self.path)
+        self._source = Source(self.path, self._limit)
         try:
             yield from _READERS[self.format](self._source)
         finally:
@@ -76,10 +81,14 @@ class Records:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        unpacked = 0
         try:
             with pq.ParquetFile(self.path, memory_map=True) as file:
                 self.total = file.metadata.num_rows
-                for batch in file.iter_batches(batch_size=_check_parquet(file, self.path.name)):
+                for batch in file.iter_batches(batch_size=_check_parquet(file, self.path.name, self._limit)):
+                    unpacked += batch.nbytes
+                    if self._limit and unpacked > self._limit:
+                        raise too_much(self.path.name, self._limit)
                     size = batch.nbytes // max(1, batch.num_rows)
                     for row in batch.to_pylist():
                         self._read += 1
@@ -90,9 +99,9 @@ class Records:
             ) from error
 
 
-def sniff(path: Path) -> Format:
+def sniff(path: Path, limit: int = 0) -> Format:
     """The format, from the first bytes; the name only tells CSV from JSON. BadInput when it is none that can be read."""
-    source = Source(path)
+    source = Source(path, limit)
     try:
         start = source.head
         line = next((line for line in source.lines() if line.raw is None or line.raw.strip(b"\xef\xbb\xbf \t\r\n")), None)
@@ -115,17 +124,17 @@ def sniff(path: Path) -> Format:
         raise BadInput(f"{path.name} has an ending that is not known here; use {FORMATS}.")
     named_lines = not name.endswith(".json")
     if head.startswith(b"["):
-        return "jsonl" if named_lines and _is_lines(path, line) else "json"
-    return "jsonl" if named_lines or _is_lines(path, line) else "json"
+        return "jsonl" if named_lines and _is_lines(path, line, limit) else "json"
+    return "jsonl" if named_lines or _is_lines(path, line, limit) else "json"
 
 
-def _is_lines(path: Path, first: Line) -> bool:
+def _is_lines(path: Path, first: Line, limit: int) -> bool:
     """Whether the first line is JSON by itself and another follows it: then it is no piece of a larger document."""
     try:
         json.loads((first.raw or b"").decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return False
-    source = Source(path)
+    source = Source(path, limit)
     try:
         return any(line.raw is None or line.raw.strip() for line in source.lines() if line.number > first.number)
     finally:
@@ -259,8 +268,12 @@ def unescape(cell: str) -> str:
 _FORMULA = frozenset("=+-@\t\r")
 
 
-def _check_parquet(file: Any, name: str) -> int:
-    """How many rows to read at a time, so that they take some 16 MB; BadInput for a file that cannot be read in pieces."""
+def _check_parquet(file: Any, name: str, limit: int) -> int:
+    """How many rows to read at a time, so that they take some 16 MB; BadInput for a file that cannot be read in pieces.
+
+    What the file declares of itself may be a lie, so under a `limit` few rows are read at a time, and no codec that unpacks a
+    page to a thousand times its size.
+    """
     metadata = file.metadata
     if not metadata.num_rows:
         raise BadInput(f"{name} has no rows; choose a file with at least one row.")
@@ -270,7 +283,22 @@ def _check_parquet(file: Any, name: str) -> int:
     if largest > MAX_ROW_GROUP:
         raise BadInput(f"{name} has a row group of {largest >> 30} GB; write it with smaller ones (pyarrow: row_group_size=10000).")
     total = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if limit:
+        if total > limit:
+            raise too_much(name, limit)
+        _check_codecs(metadata, name)
+        return CAREFUL_ROWS
     return max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, total)))
+
+
+def _check_codecs(metadata: Any, name: str) -> None:
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    codecs = {group.column(i).compression for group in groups for i in range(group.num_columns)}
+    if not codecs <= CAREFUL_CODECS:
+        raise LimitReached(
+            f"{name} is packed with {sorted(codecs - CAREFUL_CODECS)[0]}, which a visitor's file cannot be; "
+            "write it with snappy, or as JSON lines."
+        )
 
 
 _READERS: dict[Format, Any] = {"jsonl": _jsonl, "json": _json, "csv": _csv}

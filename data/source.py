@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from data.errors import BadInput
+from data.errors import BadInput, LimitReached
 
 MAX_LINE = 8 * 1024 * 1024  # a row larger than this is reported and skipped
 CHUNK = 1 << 20
@@ -38,9 +38,12 @@ class Line(NamedTuple):
 
 
 class Source:
-    """An open file, unpacked if need be. `share` says how much of it has been read, for a progress bar."""
+    """An open file, unpacked if need be, to `limit` bytes at most (0: any number), which is a visitor's.
 
-    def __init__(self, path: Path) -> None:
+    `share` says how much of it has been read, for a progress bar.
+    """
+
+    def __init__(self, path: Path, limit: int = 0) -> None:
         self.name = path.name
         self._raw = _open(path)
         self._size = os.fstat(self._raw.fileno()).st_size
@@ -49,7 +52,9 @@ class Source:
             raise BadInput(f"{self.name} is empty; choose a file with at least one row.")
         self.is_gzip = self._raw.read(2) == b"\x1f\x8b"
         self._raw.seek(0)
-        self.stream: io.BufferedReader = io.BufferedReader(_Gunzip(self._raw, self.name), CHUNK) if self.is_gzip else self._raw
+        self.stream: io.BufferedReader = (
+            io.BufferedReader(_Gunzip(self._raw, self.name, limit), CHUNK) if self.is_gzip else self._raw
+        )
 
     @property
     def head(self) -> bytes:
@@ -78,8 +83,8 @@ class Source:
 class _Gunzip(io.RawIOBase):
     """Unpacks, and stops with a sentence at a bomb, a cut-off file or broken data."""
 
-    def __init__(self, raw: BinaryIO, name: str) -> None:
-        self._raw, self._name = raw, name
+    def __init__(self, raw: BinaryIO, name: str, limit: int) -> None:
+        self._raw, self._name, self._limit = raw, name, limit
         self._file = gzip.GzipFile(fileobj=raw)
         self._done = 0
 
@@ -94,6 +99,8 @@ class _Gunzip(io.RawIOBase):
         except (gzip.BadGzipFile, zlib.error) as error:
             raise BadInput(f"{self._name} is damaged: its gzip data cannot be unpacked; fetch or pack the file again.") from error
         self._done += len(block)
+        if self._limit and self._done > self._limit:
+            raise too_much(self._name, self._limit)
         if self._done > BOMB_BYTES and self._done > BOMB_RATIO * self._raw.tell():
             raise BadInput(
                 f"{self._name} unpacks to more than {BOMB_RATIO} times its size, which no real data set does; "
@@ -101,6 +108,13 @@ class _Gunzip(io.RawIOBase):
             )
         target[: len(block)] = block
         return len(block)
+
+
+def too_much(name: str, limit: int) -> LimitReached:
+    return LimitReached(
+        f"{name} unpacks to more than {limit >> 20} MB, which is more than a visitor may bring; "
+        "run the studio on your own machine for it."
+    )
 
 
 def _open(path: Path) -> io.BufferedReader:

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from data import labels
 from data.errors import BadInput, LimitReached, NotFound, StudioError
 from data.records import Project
 from labeling import preferences
@@ -35,6 +36,7 @@ from studio.context import Studio, Viewer
 from studio.label_page import assets
 from studio.next_step import ENOUGH_LABELS
 from studio.render_text import render
+from studio.visitors import labels_full
 
 MAX_BODY = 512 * 1024
 MAX_VOTES = 500
@@ -139,12 +141,14 @@ class LabelApi:
         }
 
     def _store(self, viewer: Viewer, project: Project, votes: Sequence[Vote]) -> list[Outcome]:
-        """A visitor's limit is a reason to refuse each label, not a fault to try again after."""
-        try:
-            self._studio.visitors.check_labels(project, len(votes))
-        except LimitReached as error:
-            return [Outcome(vote.event_id, False, str(error)) for vote in votes]
-        return preferences.record(self._studio.db, viewer.annotator_id, votes)
+        """A visitor's limit is a reason to refuse each label beyond it, not a fault to try again after; a label that is sent again
+        is there already and adds nothing."""
+        room = self._studio.visitors.labels_left(project)
+        there = labels.stored(self._studio.db, [vote.event_id for vote in votes]) if room < len(votes) else set()
+        new = list(dict.fromkeys(vote.event_id for vote in votes if vote.event_id not in there))
+        beyond = set(new[room:])
+        fit = iter(preferences.record(self._studio.db, viewer.annotator_id, [v for v in votes if v.event_id not in beyond]))
+        return [Outcome(v.event_id, False, labels_full()) if v.event_id in beyond else next(fit) for v in votes]
 
     def _release(self, request: Request, ids: Sequence[str]) -> dict[str, Any]:
         viewer = self._studio.viewer(request)

@@ -41,6 +41,7 @@ class AskTab:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._memory = Memory()
+        self._voting = threading.Lock()  # held from the look whether a vote is there to the one that stores it
 
     def build(self) -> None:
         with gr.Column(elem_classes="st-panel"):
@@ -105,6 +106,8 @@ class AskTab:
         chosen = self._chosen(viewer, project, model_ids)
         if not prompt.strip():
             raise BadInput("Write a prompt first.")
+        if len(prompt) > MAX_PROMPT or len(system) > MAX_PROMPT:
+            raise BadInput(f"A prompt has at most {MAX_PROMPT:,} characters here.")
         if blind:
             chosen = random.sample(chosen, len(chosen))
         generation = ask(prompt.strip(), system, *_sampling(temperature, tokens), seed=secrets.randbelow(2**31))
@@ -115,9 +118,10 @@ class AskTab:
         warning = _outside(chosen, prompt)
         yield [draw_columns(names, [Column("", False, "")] * len(chosen)), warning, token, hide, "", gr.update(visible=True)]
         columns: list[Column] = []
-        for columns in merge(streams(self._studio, asked), stop):
-            self._memory.answer(token, [c.text for c in columns])
-            yield [draw_columns(names, columns), gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        with self._studio.visitors.streams.hold(viewer.owner):
+            for columns in merge(streams(self._studio, asked), stop):
+                self._memory.answer(token, [c.text for c in columns])
+                yield [draw_columns(names, columns), gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
         can_vote = gr.update(visible=all(c.text.strip() and not c.error for c in columns))
         yield [draw_columns(names, columns), gr.skip(), gr.skip(), can_vote, gr.skip(), hide]
 
@@ -152,11 +156,13 @@ class AskTab:
             raise BadInput("A vote needs exactly two answers; choose two models.")
         if len({text.strip() for text in asked.texts}) == 1:
             return [_revealed(asked), gr.update(visible=False), note("Both wrote the same, so there is nothing to prefer.")]
-        self._studio.visitors.check_room(project, 1, 2)
-        self._studio.visitors.check_labels(project, 1)
-        if self._memory.vote(token):
-            impression = self._store(viewer, project, asked)
-            preferences.cast(self._studio.db, viewer.annotator_id, impression, preference)
+        with self._voting:
+            if not self._memory.get(token, viewer.owner, project.project_id).voted:
+                self._studio.visitors.check_room(project, 1, 2, sum(map(len, (asked.prompt, *asked.texts))))
+                self._studio.visitors.check_labels(project, 1)
+                impression = self._store(viewer, project, asked)
+                preferences.cast(self._studio.db, viewer.annotator_id, impression, preference)
+                self._memory.voted(token)  # and not before: a vote that could not be stored can be given again
         return [_revealed(asked), gr.update(visible=False), note("Stored as one more label of this project.", "good")]
 
     def _store(self, viewer: Viewer, project: Project, asked: Asked) -> str:

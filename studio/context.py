@@ -3,7 +3,8 @@
 `Studio` is made once in `app.py`. `viewer(request)` answers "who is this?" from the request alone and `project(viewer)`
 "what has this person open?" from the database, so no handler keeps either in a component: what a browser sends back is never
 trusted to say whose it is. Local mode has one person. In visitor mode the cookie is a secret and the owner written into rows
-is its hash, so that no export, run folder or page ever holds something that opens another visitor's project.
+is its hash, so that no export, run folder or page ever holds something that opens another visitor's project. A project is made
+when the cookie comes back and not before: what keeps none (a crawler, a health check) has no project.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 LOCAL_ANNOTATOR = "local"
 VISITOR_COOKIE = "studio_visitor"
+NO_COOKIE = "Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload."
 VISITOR_TOKEN = re.compile(r"[0-9a-f]{32,64}")  # made by `studio/security.py`: secrets.token_hex
 
 
@@ -120,7 +122,7 @@ class Studio:
     visitors: Visitors = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "visitors", Visitors(self.settings, self.db, self.jobs))
+        object.__setattr__(self, "visitors", Visitors(self.settings, self.db, self.jobs, self.offers))
 
     def viewer(self, request: Any) -> Viewer:
         """Who sent this `gr.Request` or Starlette request; in visitor mode WorkspaceError when the browser keeps no cookie."""
@@ -129,9 +131,7 @@ class Studio:
         inner = getattr(request, "request", None) or request
         token = str(inner.cookies.get(VISITOR_COOKIE, ""))
         if not VISITOR_TOKEN.fullmatch(token):
-            raise WorkspaceError(
-                "Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload."
-            )
+            raise WorkspaceError(NO_COOKIE)
         visitor = visitor_of(token)
         return Viewer(visitor, visitor, True)
 

@@ -22,7 +22,7 @@ from data.normalise import Item
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.render import Column, Html, count, esc, note, notes, run_link, shorten, table
-from studio.visitors import RunSize
+from studio.visitors import MAX_UNPACKED, RunSize
 
 KINDS = [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"]
 SHOWN_PROBLEMS = 20
@@ -124,6 +124,7 @@ class ImportTab:
         source = Path(file)
         path = import_folder.copy_upload(self._studio.settings, source, source.name, viewer.owner)
         source.unlink(missing_ok=True)
+        self._studio.visitors.tidy_uploads(viewer.owner)
         return [self._there(viewer), *self._look(viewer, Path(path.name)), None]
 
     def chosen(self, name: str | None, request: gr.Request) -> list[Any]:
@@ -138,7 +139,7 @@ class ImportTab:
         if not file:
             raise BadInput("Look at a file first.")
         mapping = self._mapping(viewer, file, layout, columns)
-        seen = importers.read(self._studio.settings, Path(file), mapping, viewer.owner)
+        seen = self._read(viewer, Path(file), mapping)
         return [_preview(seen), _button(seen)]
 
     def load_file(self, request: gr.Request, file: str, layout: str, *columns: str | None) -> list[Any]:
@@ -147,10 +148,10 @@ class ImportTab:
         if not file:
             raise BadInput("Look at a file first.")
         mapping = self._mapping(viewer, file, layout, columns)
-        seen = importers.read(self._studio.settings, Path(file), mapping, viewer.owner)
+        seen = self._read(viewer, Path(file), mapping)
         if viewer.is_visitor and not seen.complete:
             raise LimitReached("This file has too many rows for a visitor's project; run the studio on your own machine for it.")
-        self._studio.visitors.check_room(project, seen.prompts, seen.answers)
+        self._studio.visitors.check_room(project, seen.prompts, seen.answers, seen.characters)
         done = importers.load(self._studio.db, project.project_id, Path(file), mapping, owner=viewer.owner)
         return [_report(done), gr.Button(visible=False)]
 
@@ -160,7 +161,7 @@ class ImportTab:
         texts = list(dict.fromkeys(line.strip() for line in typed.splitlines() if line.strip()))
         if not texts:
             raise BadInput("Write at least one prompt.")
-        self._studio.visitors.check_room(project, len(texts))
+        self._studio.visitors.check_room(project, len(texts), characters=sum(map(len, texts)))
         new = prompts.add(self._studio.db, [prompts.new(project.project_id, [Message("user", t)], source="typed") for t in texts])
         known = f" {count(len(texts) - new, 'was', 'were')} there already." if new < len(texts) else ""
         return [note(f"{count(new, 'prompt')} added.{known}", "good"), ""]
@@ -187,16 +188,20 @@ class ImportTab:
         return ["", hidden, gr.skip(), *[gr.skip()] * len(CHANGEABLE), hidden, "", ""]
 
     def _look(self, viewer: Viewer, path: Path) -> list[Any]:
-        seen = importers.read(self._studio.settings, path, owner=viewer.owner)
+        seen = self._read(viewer, path)
         options = [("–", ""), *((name, name) for name in seen.columns)]
         boxes = [gr.Dropdown(options, value=getattr(seen.mapping, field)) for field in CHANGEABLE]
         return [_preview(seen), gr.update(visible=True), seen.kind, *boxes, _button(seen), "", str(path)]
+
+    def _read(self, viewer: Viewer, path: Path, mapping: ColumnMap | None = None) -> Preview:
+        limit = MAX_UNPACKED if viewer.is_visitor else 0
+        return importers.read(self._studio.settings, path, mapping, viewer.owner, limit)
 
     def _mapping(self, viewer: Viewer, file: str, layout: str, columns: tuple[str | None, ...]) -> ColumnMap | None:
         """The detected mapping with what was changed; None where nothing was."""
         if layout not in LAYOUTS:
             raise BadInput("Choose what the file is.")
-        found = importers.read(self._studio.settings, Path(file), owner=viewer.owner).mapping
+        found = self._read(viewer, Path(file)).mapping
         wanted = {field: column or "" for field, column in zip(CHANGEABLE, columns, strict=True)}
         if layout == found.layout and all(getattr(found, field) == column for field, column in wanted.items()):
             return None

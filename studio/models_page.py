@@ -180,8 +180,9 @@ class ModelsPage:
         asked = Asked(viewer.owner, project.project_id, prompt.strip(), generation, (model,))
         outside = is_demo(model) and not demo_world.covers(prompt.strip())
         yield [_draw(model.name, Column("", False, ""), outside), gr.update(visible=True)]
-        for (column,) in merge(streams(self._studio, asked), threading.Event()):
-            yield [_draw(model.name, column, outside), gr.update(visible=not column.done)]
+        with self._studio.visitors.streams.hold(viewer.owner):
+            for (column,) in merge(streams(self._studio, asked), threading.Event()):
+                yield [_draw(model.name, column, outside), gr.update(visible=not column.done)]
 
     def stopped(self) -> Any:
         return gr.update(visible=False)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from data.errors import StudioError
+from studio.error_page import answer
 
 if TYPE_CHECKING:
     from studio.context import Studio
@@ -51,6 +52,12 @@ class Offers:
                 offer.path.unlink(missing_ok=True)
         return f"download/{token}"
 
+    def forget(self, owner: str) -> None:
+        """Nothing that was made for them can be fetched any more."""
+        with self._lock:
+            for token in [token for token, offer in self._offers.items() if owner and offer.owner == owner]:
+                del self._offers[token]
+
     def get(self, token: str, owner: str) -> Offer | None:
         with self._lock:
             offer = self._offers.get(token)
@@ -64,10 +71,10 @@ def routes(studio: Studio) -> list[BaseRoute]:
         try:
             viewer = await run_in_threadpool(studio.viewer, request)
         except StudioError as error:
-            return PlainTextResponse(str(error), status_code=403)
+            return answer(request, 403, str(error))
         offer = studio.offers.get(request.path_params["token"], viewer.owner)
         if offer is None:
-            return PlainTextResponse("This file is no longer here; make it again on the Data page.", status_code=404)
+            return answer(request, 404, "This file is no longer here; make it again on the Data page.")
         return FileResponse(offer.path, filename=offer.name, headers={"cache-control": "no-store"})
 
     return [Route("/download/{token}", download, methods=["GET"])]

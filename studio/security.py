@@ -11,14 +11,14 @@ It is pure ASGI because Gradio streams. It goes in before the start: `launch(app
   neither header and are let through.
 * On a loopback address the `Host` must be a loopback name, or any web site could point its own name at 127.0.0.1 and read this
   app.
-* In visitor mode each browser gets a random identity. It is put into the request as well, so that the very first one already
-  has it.
+* In visitor mode each browser is sent a random identity. It counts from the next request on, when the browser has shown that it
+  keeps it: the first one, of a page, has nothing of anybody's in it. Uploads are counted here, before Gradio takes them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-import json
 import secrets
 from collections.abc import MutableMapping
 from typing import Any
@@ -29,7 +29,9 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data.settings import Settings
-from studio.context import VISITOR_COOKIE, VISITOR_TOKEN
+from studio.context import NO_COOKIE, VISITOR_COOKIE, VISITOR_TOKEN
+from studio.error_page import shown
+from studio.pace import Pace
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'; font-src 'self' data:; "
@@ -39,8 +41,17 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'self' https://huggingface.co"
 )
 OWN_ROUTES = "/api/"
-UPLOAD = "/gradio_api/upload"  # Gradio counts these bytes itself
+UPLOAD = "/gradio_api/upload"
 MAX_VISITOR_BODY = 1024 * 1024
+FORM = 64 * 1024  # what a form says around the file in it
+UPLOADS_AN_HOUR = 20  # of one visitor; a file that does not arrive counts
+ALL_UPLOADS_AN_HOUR = 1_000  # cookies can be made up
+# Gradio's own extras, none of which a page here uses: they write files, read forms of any size or tell of other visitors.
+UNUSED = (
+    "/monitoring", "/gradio_api/call", "/gradio_api/component_server", "/gradio_api/custom_component", "/gradio_api/deep_link",
+    "/gradio_api/process_recording", "/gradio_api/profiling", "/gradio_api/proxy=", "/gradio_api/run-history", "/gradio_api/runs",
+    "/gradio_api/stream", "/gradio_api/undo-vibe-edit", "/gradio_api/vibe",
+)  # fmt: skip
 VISITOR_COOKIE_SECONDS = 2 * 24 * 3600  # a visitor's project lives for a day
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -60,15 +71,15 @@ class SecurityMiddleware:
         self.app = app
         self.settings = settings
         self.trusted_hosts = trusted_hosts
+        self._uploads, self._all_uploads = Pace(UPLOADS_AN_HOUR, 3600), Pace(ALL_UPLOADS_AN_HOUR, 3600)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        cookie = ""
         headers = Headers(scope=scope)
-        if self.settings.visitor and not _visitor_token(headers):
-            cookie, scope = _introduce(scope, headers)
+        new = self.settings.visitor and not _visitor_token(headers)
+        cookie = _introduction(scope, headers) if new else ""
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,18 +87,38 @@ class SecurityMiddleware:
             await send(message)
 
         try:
-            if self.settings.is_loopback:
-                _check_host(headers, self.trusted_hosts | {self.settings.host})
-            if scope["method"] not in _SAFE_METHODS:
-                _check_origin(headers)
-                if self.settings.visitor and not _path(scope).startswith(UPLOAD):
-                    _check_length(headers)
-                if _path(scope).startswith(OWN_ROUTES):
-                    _check_json(headers)
+            self._check(scope, headers)
         except Refused as refused:
-            await _answer(refused, secured)
+            await _answer(scope, refused, secured)
             return
         await self.app(scope, receive, secured)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Refused, with the sentence to show."""
+        path = _path(scope)
+        if self.settings.is_loopback:
+            _check_host(headers, self.trusted_hosts | {self.settings.host})
+        if path.startswith(UNUSED):
+            raise Refused(404, "There is nothing at this address.")
+        if scope["method"] in _SAFE_METHODS:
+            return
+        _check_origin(headers)
+        if path.startswith(OWN_ROUTES):
+            _check_json(headers)
+        if self.settings.visitor:
+            upload = path.rstrip("/") == UPLOAD
+            _check_length(headers, MAX_VISITOR_BODY + (FORM if upload else 0))
+            if upload:
+                self._check_upload(headers)
+
+    def _check_upload(self, headers: Headers) -> None:
+        token = _visitor_token(headers)
+        if not token:
+            raise Refused(403, NO_COOKIE)
+        if not self._uploads.take(hashlib.sha256(token.encode()).hexdigest()):
+            raise Refused(429, f"A visitor uploads at most {UPLOADS_AN_HOUR} files an hour; go on later, or type prompts in.")
+        if not self._all_uploads.take("everybody"):
+            raise Refused(429, "Too many files are being uploaded at the moment; try again in an hour, or type prompts in.")
 
 
 def _path(scope: MutableMapping[str, Any]) -> str:
@@ -139,12 +170,12 @@ def _check_json(headers: Headers) -> None:
         raise Refused(415, "Send this request as application/json.")
 
 
-def _check_length(headers: Headers) -> None:
+def _check_length(headers: Headers, most: int) -> None:
     """A visitor's form holds a few prompts: boxes have their limits in the browser alone, so that a program could send any."""
     length = headers.get("content-length", "")
     if not length.isdecimal() and headers.get("transfer-encoding"):
         raise Refused(411, "Say how long this request is (Content-Length).")
-    if length.isdecimal() and int(length) > MAX_VISITOR_BODY:
+    if length.isdecimal() and int(length) > most:
         raise Refused(413, f"A visitor sends at most {MAX_VISITOR_BODY // 1024} KB at once.")
 
 
@@ -156,23 +187,15 @@ def _visitor_token(headers: Headers) -> str:
     return token if VISITOR_TOKEN.fullmatch(token) else ""
 
 
-def _introduce(scope: Scope, headers: Headers) -> tuple[str, Scope]:
-    """A new visitor: the Set-Cookie value, and the scope as if the browser had sent that cookie already.
+def _introduction(scope: Scope, headers: Headers) -> str:
+    """A new visitor's Set-Cookie value.
 
     The cookie must also work in the frame a Space is shown in, which only `None; Secure; Partitioned` does, over https.
     """
     token = secrets.token_hex(16)
     https = scope.get("scheme") == "https" or headers.get("x-forwarded-proto", "").split(",")[0].strip() == "https"
     site = "SameSite=None; Secure; Partitioned" if https else "SameSite=Lax"
-    cookie = f"{VISITOR_COOKIE}={token}; Path=/; Max-Age={VISITOR_COOKIE_SECONDS}; HttpOnly; {site}"
-    others = [
-        part.strip()
-        for part in headers.get("cookie", "").split(";")
-        if part.strip() and part.split("=")[0].strip() != VISITOR_COOKIE
-    ]
-    raw = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
-    raw.append((b"cookie", "; ".join([*others, f"{VISITOR_COOKIE}={token}"]).encode("latin-1")))
-    return cookie, {**scope, "headers": raw}
+    return f"{VISITOR_COOKIE}={token}; Path=/; Max-Age={VISITOR_COOKIE_SECONDS}; HttpOnly; {site}"
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -188,8 +211,8 @@ def _set_headers(message: Message, cookie: str) -> None:
         headers["cache-control"] = "no-store"  # a shared cache must not hand one visitor's cookie to the next
 
 
-async def _answer(refused: Refused, send: Send) -> None:
-    body = json.dumps({"error": str(refused)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def _answer(scope: Scope, refused: Refused, send: Send) -> None:
+    body, media_type = shown(scope, refused.status, str(refused))
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

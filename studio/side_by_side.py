@@ -76,12 +76,11 @@ class Memory:
             if token in self._asked:
                 self._asked[token] = replace(self._asked[token], texts=tuple(texts))
 
-    def vote(self, token: str) -> bool:
-        """Whether this is the first vote; it is remembered."""
+    def voted(self, token: str) -> None:
+        """Remember that its vote is stored."""
         with self._lock:
-            first = not self._asked[token].voted
-            self._asked[token] = replace(self._asked[token], voted=True)
-            return first
+            if token in self._asked:
+                self._asked[token] = replace(self._asked[token], voted=True)
 
 
 def streams(studio: Studio, asked: Asked) -> list[Callable[[], Iterator[str]]]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from studio import api, offers
+from studio import api, error_page, offers
+from studio.blocks import StudioBlocks
 from studio.compare_page import ComparePage
 from studio.context import Studio
 from studio.data_page import DataPage
@@ -38,7 +41,7 @@ def build_ui(studio: Studio) -> gr.Blocks:
         RunsPage(studio),
         ComparePage(studio),
     ]
-    with gr.Blocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+    with StudioBlocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         first.build(demo)
     for page in others:
         with demo.route(page.title, page.path):
@@ -58,7 +61,8 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "run_history": False,
         "share": False,
         "quiet": True,
-        "show_error": True,
+        "show_error": False,  # Gradio's own words; handlers say theirs through `guarded`
+        "enable_monitoring": False,
         "footer_links": [],
         "allowed_paths": [],
         "blocked_paths": [str(settings.home)],
@@ -68,5 +72,10 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "app_kwargs": {
             "routes": [*api.routes(studio), *offers.routes(studio)],
             "middleware": [Middleware(SecurityMiddleware, settings=settings)],
+            "exception_handlers": {
+                HTTPException: error_page.refused,
+                RequestValidationError: error_page.refused,
+                Exception: error_page.failed,
+            },
         },
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,13 +21,20 @@ from data.errors import LimitReached, StudioError
 from data.records import Model, Project
 from data.settings import Settings
 from studio import demo_project
+from studio.pace import Slots
 
 if TYPE_CHECKING:
     from studio.jobs import Jobs
+    from studio.offers import Offers
 
 MAX_VISITORS = 200
 MAX_PROMPTS = 300
 MAX_COMPLETIONS = 2_000
+MAX_CHARACTERS = 4_000_000  # of all prompts and answers together
+MAX_UNPACKED = 16 * 2**20  # bytes that an upload is read to; packed it has a megabyte at most
+MAX_UPLOADS_KEPT = 5
+MAX_STREAMS = 2  # answers being written at a time: eight are shared by everybody
+STREAM_S = 300.0
 MAX_LABEL_EVENTS = 2_000
 MAX_QUEUED = 20  # runs of all visitors together
 MAX_RUN_PROMPTS = 100
@@ -43,6 +51,10 @@ LINE = (
 log = logging.getLogger("studio.visitors")
 
 
+def labels_full() -> str:
+    return f"A visitor's project takes at most {MAX_LABEL_EVENTS:,} labels; run the studio on your own machine for more."
+
+
 class RunSize(NamedTuple):
     """How big a run will be; `steps` only for training."""
 
@@ -54,10 +66,11 @@ class RunSize(NamedTuple):
 class Visitors:
     """Makes, limits and removes visitors' projects; safe from any thread."""
 
-    def __init__(self, settings: Settings, db: Database, jobs: Jobs) -> None:
-        self._settings, self._db, self._jobs = settings, db, jobs
+    def __init__(self, settings: Settings, db: Database, jobs: Jobs, offers: Offers) -> None:
+        self._settings, self._db, self._jobs, self._offers = settings, db, jobs, offers
         self._lock = threading.Lock()
         self.starting = threading.Lock()  # held from a run's check to its start, so that two clicks are not two runs
+        self.streams = Slots(MAX_STREAMS, STREAM_S, "Your last questions are still being answered; wait for them, or stop one.")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -74,10 +87,15 @@ class Visitors:
 
     # --- limits ---
 
-    def check_room(self, project: Project, prompts: int, answers: int = 0) -> None:
-        """Whether so many more prompts and answers may be stored."""
+    def check_room(self, project: Project, prompts: int, answers: int = 0, characters: int = 0) -> None:
+        """Whether so many more prompts and answers, of so many characters together, may be stored."""
         if not project.owner:
             return
+        if characters and self._characters(project) + characters > MAX_CHARACTERS:
+            raise LimitReached(
+                f"A visitor's project holds at most {MAX_CHARACTERS:,} characters of prompts and answers; "
+                "run the studio on your own machine for more."
+            )
         counts = projects.counts(self._db, project.project_id)
         if counts.completions + answers > MAX_COMPLETIONS:
             raise LimitReached(
@@ -88,14 +106,27 @@ class Visitors:
                 f"A visitor's project holds at most {MAX_PROMPTS} prompts; run the studio on your own machine for more."
             )
 
+    def _characters(self, project: Project) -> int:
+        sql = """select (select coalesce(sum(length(messages) + length(follow_up) + length(reference)), 0) from prompts
+                         where project_id = $p)
+                      + (select coalesce(sum(length(text)), 0) from completions where project_id = $p)"""
+        return int(self._db.value(sql, {"p": project.project_id}))
+
     def check_labels(self, project: Project, adding: int) -> None:
+        if adding > self.labels_left(project):
+            raise LimitReached(labels_full())
+
+    def labels_left(self, project: Project) -> int:
+        """How many more labels this project takes."""
         if not project.owner:
-            return
+            return sys.maxsize
         stored = self._db.value("select count(*) from label_events where project_id = ?", [project.project_id])
-        if stored + adding > MAX_LABEL_EVENTS:
-            raise LimitReached(
-                f"A visitor's project takes at most {MAX_LABEL_EVENTS} labels; run the studio on your own machine for more."
-            )
+        return max(0, MAX_LABEL_EVENTS - int(stored))
+
+    def tidy_uploads(self, owner: str) -> None:
+        """A visitor's older uploads go as new ones come: what was imported is in the project."""
+        if owner:
+            import_folder.keep_newest(self._settings, owner, MAX_UPLOADS_KEPT)
 
     def check_run(self, project: Project, chosen: Sequence[Model], size: RunSize) -> None:
         """Whether a visitor may start this run; nothing is checked for a project without an owner."""
@@ -155,6 +186,7 @@ class Visitors:
         for run_id in projects.destroy(self._db, project_id):
             shutil.rmtree(self._settings.runs_dir / run_id, ignore_errors=True)
         import_folder.forget(self._settings, owner)
+        self._offers.forget(owner)
         home = self._settings.home.resolve()
         for name in files:
             file = (home / name).resolve()

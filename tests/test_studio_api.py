@@ -312,10 +312,33 @@ def test_a_visitors_limit_is_a_reason_and_not_an_endless_retry(db: Any, monkeypa
         people.ensure(db, visitor, "Visitor", "visitor")
         seed_project(db, 5, owner=visitor)
         items = batch(client, 5)
-        assert client.post("/api/label", json=[cast(i) for i in items[:2]]).json()["results"][1]["accepted"]
-        [refused] = client.post("/api/label", json=[cast(items[2])]).json()["results"]
-        assert not refused["accepted"]
-        assert "at most 2 labels" in refused["reason"]
+        votes = [cast(item) for item in items]
+        said = client.post("/api/label", json=votes[:3]).json()["results"]
+        assert [one["accepted"] for one in said] == [True, True, False], "what fits is stored, in the order in which it came"
+        assert "at most 2 labels" in said[2]["reason"]
+        again = client.post("/api/label", json=[votes[3], votes[1], votes[0], votes[1], votes[4]]).json()["results"]
+        assert [one["accepted"] for one in again] == [False, True, True, True, False], "what is stored stays acknowledged"
+        assert "at most 2 labels" in again[0]["reason"]
+        lie = client.post("/api/label", json=[{**votes[0], "preference": "b"}]).json()["results"][0]
+        assert "id already" in lie["reason"]
+        assert db.value("select count(*) from label_events") == 2
+
+
+def test_what_keeps_no_cookie_makes_no_project(db: Any) -> None:
+    settings = Settings(home=db.settings.home, visitor=True)
+    with served(db, settings) as (url, _):
+        for path in ("/api/label/batch", "/api/label/history", "/api/label/batch?n=5"):
+            answer = httpx.get(f"{url}{path}", timeout=60)
+            assert answer.status_code == 503
+            assert "keeps no cookie" in answer.json()["error"]
+            assert VISITOR_COOKIE in answer.headers["set-cookie"]
+        for path, body in (("/api/label", [cast({"id": "x"})]), ("/api/label/release", {"ids": ["x"]})):
+            assert httpx.post(f"{url}{path}", json=body, timeout=60).status_code == 503
+        assert db.value("select count(*) from projects") == 0
+        with httpx.Client(base_url=url, timeout=60) as browser:
+            assert browser.get("/api/label/batch").status_code == 503
+            assert browser.get("/api/label/batch").status_code == 200
+        assert db.value("select count(*) from projects where owner != ''") == 1
 
 
 # --- assets ---

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from starlette.testclient import TestClient
 
 from data.settings import Settings
 from studio.context import VISITOR_COOKIE, VISITOR_TOKEN
-from studio.security import CONTENT_SECURITY_POLICY, SecurityMiddleware
+from studio.security import CONTENT_SECURITY_POLICY, UNUSED, UPLOADS_AN_HOUR, SecurityMiddleware
 
 JSON = {"content-type": "application/json"}
 
@@ -34,6 +36,7 @@ def client(tmp_path: Path, base: str = "http://127.0.0.1:7860", **settings: Any)
         Route("/", echo, methods=["GET", "POST"]),
         Route("/api/label", echo, methods=["GET", "POST"]),
         Route("/gradio_api/upload", echo, methods=["POST"]),
+        Route("/gradio_api/upload/", echo, methods=["POST"]),
         Route("/stream", stream),
     ]
     chosen = Settings(home=tmp_path, **settings)
@@ -142,14 +145,13 @@ def test_an_app_on_another_address_answers_to_any_name(tmp_path: Path) -> None:
 # --- visitors ---
 
 
-def test_the_very_first_request_has_an_identity(tmp_path: Path) -> None:
+def test_a_browser_is_somebody_once_its_cookie_comes_back(tmp_path: Path) -> None:
     browser = client(tmp_path, visitor=True)
     first = browser.get("/", headers={"cookie": "other=1"})
-    token = first.json()["cookies"][VISITOR_COOKIE]
-    assert VISITOR_TOKEN.fullmatch(token)
-    assert first.json()["cookies"]["other"] == "1"
+    assert first.json()["cookies"] == {"other": "1"}
     cookie = first.headers["set-cookie"]
-    assert cookie.startswith(f"{VISITOR_COOKIE}={token}; ")
+    token = cookie.removeprefix(f"{VISITOR_COOKIE}=").split(";")[0]
+    assert VISITOR_TOKEN.fullmatch(token)
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
     assert "Secure" not in cookie
@@ -159,7 +161,7 @@ def test_the_very_first_request_has_an_identity(tmp_path: Path) -> None:
 
 
 def test_two_browsers_are_two_visitors(tmp_path: Path) -> None:
-    tokens = {client(tmp_path, visitor=True).get("/").json()["cookies"][VISITOR_COOKIE] for _ in range(20)}
+    tokens = {client(tmp_path, visitor=True).get("/").cookies[VISITOR_COOKIE] for _ in range(20)}
     assert len(tokens) == 20
     assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)
 
@@ -173,9 +175,8 @@ def test_over_https_the_cookie_works_in_a_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", ["", "short", "Z" * 32, "g" * 33 + "; drop", "'; select 1", "0" * 200])
 def test_a_made_up_cookie_is_replaced(tmp_path: Path, bad: str) -> None:
     response = client(tmp_path, visitor=True).get("/", headers={"cookie": f"a=b; {VISITOR_COOKIE}={bad}"})
-    token = response.json()["cookies"][VISITOR_COOKIE]
-    assert VISITOR_TOKEN.fullmatch(token)
-    assert "set-cookie" in response.headers
+    assert VISITOR_TOKEN.fullmatch(response.cookies[VISITOR_COOKIE])
+    assert not VISITOR_TOKEN.fullmatch(response.json()["cookies"].get(VISITOR_COOKIE, ""))
     assert response.json()["cookies"]["a"] == "b"
 
 
@@ -189,7 +190,73 @@ def test_in_local_mode_there_is_no_cookie(tmp_path: Path) -> None:
     assert "set-cookie" not in response.headers
 
 
-@pytest.mark.parametrize(("path", "visitor", "status"), [("/x", True, 413), ("/x", False, 404), ("/gradio_api/upload", True, 200)])
-def test_a_visitor_sends_no_huge_form(tmp_path: Path, path: str, visitor: bool, status: int) -> None:
-    answer = client(tmp_path, visitor=visitor).post(path, content=b"x" * (1024 * 1024 + 1))
+MB = 1024 * 1024
+COOKIE = {"cookie": f"{VISITOR_COOKIE}={'a' * 32}"}
+
+
+@pytest.mark.parametrize(
+    ("path", "visitor", "size", "status"),
+    [
+        ("/x", True, MB + 1, 413),
+        ("/x", False, MB + 1, 404),
+        ("/gradio_api/upload", True, MB + 1000, 200),  # a file of the size that is allowed, and the form around it
+        ("/gradio_api/upload", True, 2 * MB, 413),  # Gradio looks at each file by itself: a form may hold a thousand
+        ("/gradio_api/upload/", True, 2 * MB, 413),
+        ("/gradio_api/upload", False, 2 * MB, 200),
+    ],
+)
+def test_a_visitor_sends_no_huge_form(tmp_path: Path, path: str, visitor: bool, size: int, status: int) -> None:
+    answer = client(tmp_path, visitor=visitor).post(path, content=b"x" * size, headers=COOKIE)
     assert answer.status_code == status
+
+
+def test_a_visitor_uploads_some_files_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, other = client(tmp_path, visitor=True), {"cookie": f"{VISITOR_COOKIE}={'b' * 32}"}
+    said = [app.post("/gradio_api/upload", content=b"x", headers=COOKIE) for _ in range(UPLOADS_AN_HOUR + 1)]
+    assert [one.status_code for one in said] == [200] * UPLOADS_AN_HOUR + [429]
+    assert f"at most {UPLOADS_AN_HOUR} files an hour" in said[-1].json()["error"]
+    assert app.post("/gradio_api/upload", content=b"x", headers=other).status_code == 200
+    in_an_hour = time.monotonic() + 3600
+    monkeypatch.setattr("studio.pace.time.monotonic", lambda: in_an_hour)
+    assert app.post("/gradio_api/upload", content=b"x", headers=COOKIE).status_code == 200
+
+
+def test_made_up_cookies_do_not_upload_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.security.ALL_UPLOADS_AN_HOUR", 30)
+    app = client(tmp_path, visitor=True)
+    status = [
+        app.post("/gradio_api/upload", content=b"x", headers={"cookie": f"{VISITOR_COOKIE}={n:032x}"}).status_code
+        for n in range(40)
+    ]
+    assert status == [200] * 30 + [429] * 10
+
+
+def test_what_keeps_no_cookie_uploads_nothing(tmp_path: Path) -> None:
+    answer = client(tmp_path, visitor=True).post("/gradio_api/upload", content=b"x")
+    assert answer.status_code == 403
+    assert "keeps no cookie" in answer.json()["error"]
+    assert client(tmp_path).post("/gradio_api/upload", content=b"x").status_code == 200
+
+
+@pytest.mark.parametrize("path", UNUSED)
+def test_what_of_gradio_is_not_used_is_not_there(tmp_path: Path, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert client(tmp_path).request(method, f"{path}/x").status_code == 404
+
+
+# --- in words ---
+
+
+@pytest.mark.parametrize("path", ["/", "/api/label"])
+def test_a_person_gets_a_page_and_a_program_gets_json(tmp_path: Path, path: str) -> None:
+    foreign = {"host": "evil.example"}
+    page = client(tmp_path).get(path, headers=foreign | {"accept": "text/html,*/*;q=0.8"})
+    said = client(tmp_path).get(path, headers=foreign)
+    assert page.status_code == said.status_code == 421
+    assert said.json()["error"].startswith("This app answers only on")
+    if path == "/":
+        assert page.headers["content-type"].startswith("text/html")
+        assert said.json()["error"] in html.unescape(page.text)
+        assert 'href="/"' in page.text
+    else:
+        assert page.json() == said.json()

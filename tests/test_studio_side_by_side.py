@@ -117,10 +117,14 @@ def test_a_question_belongs_to_one_person_and_project() -> None:
             memory.get(*wrong)
 
 
-def test_a_question_takes_one_vote() -> None:
+def test_a_question_remembers_that_its_vote_is_stored() -> None:
     memory = Memory()
-    token = memory.add(asked())
-    assert [memory.vote(token), memory.vote(token)] == [True, False]
+    token, other = memory.add(asked()), memory.add(asked())
+    memory.voted(token)
+    memory.voted("guess")
+    memory.answer(token, ["one", "two"])
+    assert memory.get(token, "anna", "p1").voted
+    assert not memory.get(other, "anna", "p1").voted
 
 
 def test_old_questions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,30 @@ The handlers are called as the browser calls them, with ids of the other visitor
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
+import re
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import gradio as gr
 import pytest
+from conftest import ROOT
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from data import completions, models, projects, prompts, runs
+from data import completions, import_folder, models, projects, prompts, runs
 from data.engine import Message, ModelSpec
 from data.errors import LimitReached, NotFound, StudioError, WorkspaceError
 from data.import_folder import folder_of
@@ -29,7 +42,9 @@ from studio.frame import guarded
 from studio.home_page import HomePage
 from studio.models_page import ModelsPage
 from studio.offers import Offers
+from studio.offers import routes as offer_routes
 from studio.runs_page import RunsPage
+from studio.security import SecurityMiddleware
 from studio.side_by_side import Asked, ask
 from studio.train_page import TrainPage
 from studio.visitors import RunSize
@@ -229,8 +244,6 @@ def test_anothers_prompt_cannot_be_opened(studio: Studio) -> None:
 
 
 def test_anothers_upload_and_files_outside_cannot_be_imported(studio: Studio, tmp_path: Path) -> None:
-    from data import import_folder
-
     upload = tmp_path / "mine.jsonl"
     upload.write_text('{"prompt": "a secret prompt"}\n')
     kept = import_folder.copy_upload(studio.settings, upload, "mine.jsonl", viewer(studio, BERT).owner)
@@ -265,7 +278,7 @@ def test_a_file_that_is_longer_than_its_preview_is_not_taken_in(studio: Studio, 
         visitors, "MAX_PROMPTS", projects.counts(studio.db, studio.project(viewer(studio, ANNA)).project_id).prompts + 2
     )
     who = viewer(studio, ANNA)
-    folder = folder_of(studio.settings, who.owner)
+    folder = folder_of(studio.settings.import_dir, who.owner)
     folder.mkdir(parents=True)
     rows = ["same"] * 4 + [f"another {n}" for n in range(9)]
     (folder / "long.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in rows))
@@ -379,12 +392,205 @@ def test_there_is_an_end_to_visitors(studio: Studio, monkeypatch: pytest.MonkeyP
         studio.project(viewer(studio, BERT))
 
 
+# --- what a visitor brings and takes along ---
+
+
+def fetch(studio: Studio, address: str, token: str) -> Any:
+    """A download as a browser with this cookie gets it."""
+    app = Starlette(
+        routes=[Route("/", lambda _: Response("")), *offer_routes(studio)],
+        middleware=[Middleware(SecurityMiddleware, settings=studio.settings)],
+    )
+    return TestClient(app, base_url="http://127.0.0.1").get(f"/{address}", headers={"cookie": f"{VISITOR_COOKIE}={token}"})
+
+
+def test_an_export_goes_to_its_visitor_alone_and_goes_with_the_project(studio: Studio) -> None:
+    anna, tab = viewer(studio, ANNA), DataPage(studio).export
+    made = str(tab.export("prompts", "jsonl", True, request(ANNA)))
+    address = re.search(r"download/[\w-]+", made)
+    assert address is not None
+    (file,) = list(studio.settings.export_dir.rglob("*.jsonl"))
+    assert file.is_relative_to(import_folder.folder_of(studio.settings.export_dir, anna.owner))
+    assert anna.owner not in str(file)
+    assert fetch(studio, address[0], ANNA).text == file.read_text()
+    for other in (BERT, "", "x"):
+        refused = fetch(studio, address[0], other)
+        assert refused.status_code in (403, 404)
+        assert "prompt" not in refused.text
+    later = datetime.now(UTC) + visitors.LIFETIME + timedelta(minutes=1)
+    assert studio.visitors.remove_old(later) == 1
+    assert not list(studio.settings.export_dir.rglob("*.jsonl"))
+    assert fetch(studio, address[0], ANNA).status_code == 404
+    assert studio.offers.get(address[0].removeprefix("download/"), anna.owner) is None
+
+
+def parquet(path: Path, texts: Any, **how: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"prompt": texts}), path, **how)
+
+
+def gzipped(path: Path, line: bytes, times: int) -> None:
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        for _ in range(times):
+            file.write(line)
+
+
+def bombs(folder: Path) -> list[Path]:
+    """Files of less than a megabyte that are up to gigabytes of text."""
+    import pyarrow as pa
+
+    names = ("many.jsonl.gz", "blank.jsonl.gz", "long.csv.gz", "said.parquet", "packed.parquet", "tasks.jsonl")
+    many, blank, long, said, packed, tasks = made = [folder / name for name in names]
+    gzipped(many, json.dumps({"prompt": "x" * 10_000}).encode() + b"\n", 2_000)
+    gzipped(blank, b" " * 10_000 + b"\n", 2_000)
+    gzipped(long, b"prompt\n" + b"x" * 1_000_000, 20)
+    parquet(said, pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * 300_000])))
+    parquet(packed, ["x" * 4_000_000] * 3, compression="zstd", use_dictionary=False)
+    row = {"instruction": "x" * 400_000, "instances": [{"input": "", "output": str(n)} for n in range(10_000)]}
+    tasks.write_text(json.dumps(row) + "\n" + json.dumps({"instruction": "a", "instances": [{"output": "b"}]}))
+    return made
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+from data import importers
+from data.errors import StudioError
+from data.settings import Settings
+for name in sys.argv[3:]:
+    try:
+        print(name, [p.reason for p in importers.read(Settings(Path(sys.argv[1])), Path(name), limit=int(sys.argv[2])).problems])
+    except StudioError as error:
+        print(name, error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_early(studio: Studio, tmp_path: Path) -> None:
+    """Each ends in a sentence before more of it is in memory than a visitor may bring."""
+    tab = DataPage(studio).imports
+    with gr.Blocks():
+        tab.build()
+    before = projects.counts(studio.db, studio.project(viewer(studio, ANNA)).project_id)
+    made = bombs(tmp_path)
+    for file in made:
+        assert file.stat().st_size < studio.settings.max_upload_bytes, file
+        (studio.settings.import_dir / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(LimitReached, match="unpacks to more than 16 MB"):
+        call(tab.uploaded, str(made[0]), request(ANNA))
+    args = [sys.executable, "-c", READ, str(studio.settings.home), str(visitors.MAX_UNPACKED), *(file.name for file in made)]
+    *said, memory = subprocess.run(args, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    words = ["unpacks to more than 16 MB"] * 4 + ["is packed with ZSTD", "would repeat the instruction"]
+    for line, expected in zip(said, words, strict=True):
+        assert expected in line, line
+    assert int(memory) < 400 * 1024, "of which pyarrow and the interpreter are half"
+    assert projects.counts(studio.db, studio.project(viewer(studio, ANNA)).project_id) == before
+
+
+def test_texts_of_a_visitor_have_an_end(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    who, tab = viewer(studio, ANNA), DataPage(studio).imports
+    project = studio.project(who)
+    monkeypatch.setattr(visitors, "MAX_CHARACTERS", studio.visitors._characters(project) + 1_000)
+    tab.add_typed("x" * 900, request(ANNA))
+    with pytest.raises(LimitReached, match="characters of prompts and answers"):
+        tab.add_typed("y" * 900, request(ANNA))
+    folder = folder_of(studio.settings.import_dir, who.owner)
+    folder.mkdir(parents=True)
+    (folder / "long.jsonl").write_text(json.dumps({"prompt": "short", "completion": "z" * 2_000}))
+    with pytest.raises(LimitReached, match="characters of prompts and answers"):
+        tab.load_file(request(ANNA), "long.jsonl", "demonstrations", "prompt", "", "completion", *[""] * 7)
+    tab.add_typed("short", request(ANNA))
+
+
+def test_a_visitors_older_uploads_go(studio: Studio, tmp_path: Path) -> None:
+    tab = DataPage(studio).imports
+    with gr.Blocks():
+        tab.build()
+    for number in range(visitors.MAX_UPLOADS_KEPT + 3):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_text(json.dumps({"prompt": f"prompt {number}"}))
+        call(tab.uploaded, str(file), request(ANNA))
+    kept = folder_of(studio.settings.import_dir, viewer(studio, ANNA).owner)
+    assert sorted(path.name for path in kept.iterdir()) == [f"{number}.jsonl" for number in range(3, 8)]
+
+
+def test_a_visitor_is_never_told_a_path(studio: Studio) -> None:
+    tab = DataPage(studio).imports
+    for name in ("x.jsonl", "../x.jsonl", str(studio.settings.db_path), "/etc/passwd", "a\0b", "x" * 5_000):
+        with pytest.raises(StudioError) as told:
+            call(tab.chosen, name, request(ANNA))
+        assert "/" not in str(told.value), name
+
+
+# --- shared parts ---
+
+
+def test_a_visitor_has_some_answers_at_a_time(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one visitor leave the others' alone; a stopped one is free at once, one that hangs is free in the end."""
+    going = threading.Event()
+
+    def endless(*_: Any) -> list[Callable[[], Iterator[str]]]:
+        def pieces() -> Iterator[str]:
+            while not going.is_set():
+                yield "x"
+                going.wait(0.02)
+
+        return [pieces]
+
+    monkeypatch.setattr("studio.ask_tab.streams", endless)
+    monkeypatch.setattr("studio.models_page.streams", endless)
+    compare, page = build(ComparePage(studio)).ask, build(ModelsPage(studio))
+
+    def ask_one(token: str) -> Iterator[Any]:
+        answer = compare.ask(request(token), ["demo-model"], "hello", "", 0.8, 64, True)
+        next(answer)
+        next(answer)
+        return answer
+
+    first, _second = ask_one(ANNA), ask_one(ANNA)
+    with pytest.raises(LimitReached, match="still being answered"):
+        ask_one(ANNA)
+    with pytest.raises(LimitReached, match="still being answered"):
+        list(page.ask(request(ANNA), "demo-model", "hello"))
+    ask_one(BERT).close()  # type: ignore[attr-defined]
+    first.close()  # type: ignore[attr-defined]
+    third = ask_one(ANNA)
+    much_later = time.monotonic() + visitors.STREAM_S
+    monkeypatch.setattr("studio.pace.time.monotonic", lambda: much_later)
+    ask_one(ANNA).close()  # type: ignore[attr-defined]
+    going.set()
+    list(third)
+
+
+def test_a_forged_prompt_of_any_length_is_refused(studio: Studio) -> None:
+    tab = build(ComparePage(studio)).ask
+    for prompt, system in (("x" * 20_001, ""), ("x", "x" * 20_001)):
+        with pytest.raises(StudioError, match="at most 20,000"):
+            call(tab.ask, request(ANNA), ["demo-model"], prompt, system, 0.8, 64, True)
+
+
+def test_a_vote_that_could_not_be_stored_can_be_given_again(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab, anna = ComparePage(studio).ask, viewer(studio, ANNA)
+    project, model = studio.project(anna), adapter(studio, ANNA)
+    token = tab._memory.add(Asked(anna.owner, project.project_id, "hi", ask("hi", "", 0.8, 16, 1), (model, model), ("one", "two")))
+    with monkeypatch.context() as broken:
+        broken.setattr("studio.ask_tab.preferences.cast", lambda *_: (_ for _ in ()).throw(WorkspaceError("The disk is full.")))
+        with pytest.raises(WorkspaceError, match="full"):
+            tab.vote_a(token, request(ANNA))
+    assert projects.counts(studio.db, project.project_id).labels == 0
+    with ThreadPoolExecutor(8) as pool:  # two presses at once, or eight, are one vote
+        list(pool.map(lambda _: tab.vote_a(token, request(ANNA)), range(8)))
+    assert projects.counts(studio.db, project.project_id).labels == 1
+    tab.vote_b(token, request(ANNA))
+    assert [row["preference"] for row in studio.db.rows("select preference from label_events")] == ["a"]
+
+
 # --- the end of a visit ---
 
 
 def test_after_a_day_everything_of_a_visitor_is_gone(studio: Studio, tmp_path: Path) -> None:
-    from data import import_folder
-
     anna = viewer(studio, ANNA)
     hers, his = studio.project(anna), studio.project(viewer(studio, BERT))
     folder = studio.settings.runs_dir / run_of(studio, ANNA).run_id
