@@ -34,14 +34,18 @@ browser:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	|| echo "No Chromium found and it cannot be installed here: browser tests will be skipped (install chromium, then run again)."
 
+# Two at a time: most tests wait for a browser or a child process. A file stays on one side, so that what its tests share is made once.
+PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
+TWO := -n 2 --dist loadfile
+
 test: setup
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) $(TWO) -m "not slow" $(ARGS)
 
 test-fast: setup
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m "not slow and not browser and not model" $(ARGS)
+	$(PYTEST) $(TWO) -m "not slow and not browser and not model" $(ARGS)
 
 test-slow: setup
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 check: $(VENV)/.dev-pins
 	$(VENV)/bin/ruff format --check .
