@@ -185,9 +185,9 @@ def test_the_last_of_several_labels_counts() -> None:
 
 
 def test_fleiss_leaves_out_other_overlaps_and_says_so() -> None:
-    found = agreement(from_counts([(3, 0), (2, 1), (0, 3), (1, 1), (1, 0)])).fleiss
-    assert (found.n_items, found.n_labels, found.n_left_out) == (3, 9, 1)
-    assert "items with 3 labels only; 1 with another number" in found.note
+    found = agreement(from_counts([(3, 0), (2, 1), (0, 3), (1, 1), (1, 0), (0, 4)])).fleiss
+    assert (found.n_items, found.n_labels, found.n_left_out) == (3, 9, 2)
+    assert "items with 3 labels only; 2 with another number" in found.note
     assert value(found) == pytest.approx((7 / 9 - 41 / 81) / (1 - 41 / 81))
 
 

@@ -253,6 +253,15 @@ def test_the_regression_equals_a_general_optimiser(seed: int, n: int, steep: flo
     assert fit(x, y).coefficients == pytest.approx(reference.x, abs=2e-4)
 
 
+@pytest.mark.parametrize("start", [(0.0, 12.0, 0.0), (-8.0, -20.0, 8.0), (30.0, 0.0, 0.0)])
+def test_where_the_search_starts_does_not_matter(start: tuple[float, ...]) -> None:
+    """A person's fit starts at the project's coefficients, which may be the opposite of theirs: a full Newton step runs away."""
+    rng = np.random.default_rng(16)
+    x = np.stack([np.ones(300), rng.normal(size=300), rng.normal(size=300)])
+    y = (rng.random(300) < expit(-2 * x[1])).astype(float)
+    assert fit(x, y, np.array(start)).coefficients == pytest.approx(fit(x, y).coefficients, abs=1e-6)
+
+
 def test_copies_of_a_label_add_nothing_when_clustered() -> None:
     """Every row five times under one item code: the standard errors stay those of one copy, up to the prior."""
     rng = np.random.default_rng(11)
