@@ -120,7 +120,7 @@ def describe(m: ColumnMap) -> tuple[str, ...]:
     if m.system:
         lines.append(f"“{m.system}” becomes the system message.")
     if m.follow_up:
-        lines.append(f"“{m.follow_up}” holds later turns that generation and Compare may use.")
+        lines.append(f"“{m.follow_up}” holds later turns, shown and exported with the prompt; models are asked the prompt alone.")
     if m.reference:
         lines.append(f"“{m.reference}” is kept as the reference answer.")
     kept = [f"“{column}” as the {name}" for column, name in ((m.category, "category"), (m.external_id, "outside id")) if column]
@@ -144,7 +144,8 @@ _MAIN: dict[LayoutName, Callable[[ColumnMap], list[str]]] = {
         f"“{m.prompt}” holds the conversation; where it ends with the assistant, that turn is taken as the answer{_told_good(m)}."
     ],
     "turns": lambda m: [
-        f"“{m.prompt}”: the first turn is the prompt, a second one is kept as a follow-up that generation and Compare may use."
+        f"“{m.prompt}”: the first turn is the prompt, a second one is kept as a follow-up beside it: "
+        "shown and exported with it, but models are asked the first turn alone."
     ],
     "seed_tasks": lambda m: [
         f"“{m.prompt}” with the input of each of “{m.completion}” is the prompt; its output is kept as the reference answer."

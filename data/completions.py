@@ -127,6 +127,13 @@ def counts(db: Database, project_id: str) -> Counts:
     return Counts(**{**row, "models": tuple(row["models"])})
 
 
+def candidates(db: Database, project_id: str) -> int:
+    """How many there are to label and train on: all but those that a comparison wrote for its judge."""
+    sql = """select count(*) from completions where project_id = $p
+             and run_id not in (select run_id from runs where project_id = $p and kind = 'compare')"""
+    return int(db.value(sql, {"p": project_id}))
+
+
 def _new_pairs(cursor: Cursor, added: Sequence[Mapping[str, Any]]) -> Iterator[Pair]:
     fresh = {row["completion_id"] for row in added}
     prompt_ids = sorted({row["prompt_id"] for row in added})

@@ -26,6 +26,7 @@ from data.readers import Record, Records
 from data.recognise import recognise
 from data.settings import Settings
 from data.transcripts import RowError
+from data.words import count
 
 __all__ = ["ColumnMap", "ImportReport", "Preview", "Problem", "copy_upload", "files", "load", "read"]
 
@@ -63,9 +64,10 @@ class ImportReport:
 
     @property
     def summary(self) -> str:
-        added = f"{self.prompts_added:,} prompts, {self.completions_added:,} answers and {self.preferences_added:,} labels added"
-        known = f", {self.duplicates:,} rows were there already" if self.duplicates else ""
-        bad = f", {self.problem_count:,} rows could not be used" if self.problem_count else ""
+        answers, labels = count(self.completions_added, "answer"), count(self.preferences_added, "label")
+        added = f"{count(self.prompts_added, 'prompt')}, {answers} and {labels} added"
+        known = f", {count(self.duplicates, 'row was', 'rows were')} there already" if self.duplicates else ""
+        bad = f", {count(self.problem_count, 'row')} could not be used" if self.problem_count else ""
         return f"{added}{known}{bad}." + (f" Reading stopped after row {self.rows:,}: {self.stopped}" if self.stopped else "")
 
 

@@ -13,6 +13,7 @@ from data.columns import LAYOUTS, ColumnMap, LayoutName
 from data.normalise import Item
 from data.readers import Format
 from data.records import content_id
+from data.words import count
 
 SAMPLE_ROWS = 5
 MAX_PROBLEMS = 1_000
@@ -73,9 +74,10 @@ class Preview:
 
     @property
     def summary(self) -> str:
-        checked = f"{self.rows:,} rows" if self.complete else f"first {self.rows:,} rows checked"
+        checked = count(self.rows, "row") if self.complete else f"first {count(self.rows, 'row')} checked"
         bad = f", {self.problem_count:,} cannot be used" if self.problem_count else ""
-        return f"{checked}: {self.prompts:,} prompts, {self.answers:,} answers, {self.labels:,} labels{bad}."
+        found = f"{count(self.prompts, 'prompt')}, {count(self.answers, 'answer')}, {count(self.labels, 'label')}"
+        return f"{checked}: {found}{bad}."
 
 
 class Look:

@@ -4,6 +4,7 @@ and so is the split, so that no prompt is ever trained on and tested on."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from data.cursor import Cursor
 from data.database import Database
@@ -11,6 +12,11 @@ from data.engine import Message
 from data.errors import BadInput, NotFound
 from data.records import Prompt, Split, content_id, from_row, now, to_row
 from data.splits import split_of
+
+# What a comparison wrote is the judge's business and no candidate.
+_UNANSWERED = """p.project_id = ? and not exists (
+    select 1 from completions c where c.prompt_id = p.prompt_id
+    and c.run_id not in (select run_id from runs where kind = 'compare'))"""
 
 
 def new(
@@ -84,9 +90,23 @@ def of_project(
 
 
 def unanswered(db: Database, project_id: str, limit: int | None = None) -> list[Prompt]:
-    """Those without a completion, in the order of import."""
-    sql = """select * from prompts p
-             where project_id = ? and not exists (select 1 from completions c where c.prompt_id = p.prompt_id)
+    """Those that have no candidate yet, the newest import first and each import in its own order."""
+    sql = f"""select * exclude (newest) from (
+                select *, max(created_at) over (partition by source) as newest from prompts p where {_UNANSWERED}
+              ) order by newest desc, created_at, prompt_id limit ?"""
+    return [from_row(Prompt, row) for row in db.rows(sql, [project_id, limit])]
+
+
+def waiting(db: Database, project_id: str, since: datetime | None = None) -> int:
+    """How many that somebody brought (after `since`) have no candidate yet; the demo's own prompts are not counted."""
+    sql = f"select count(*) from prompts p where {_UNANSWERED} and source != 'demo' and (? is null or created_at > ?)"
+    return int(db.value(sql, [project_id, since, since]))
+
+
+def labelled(db: Database, project_id: str, limit: int | None = None) -> list[Prompt]:
+    """Those of which an answer has a label that stands, in the order of import."""
+    sql = """select * from prompts where prompt_id in (
+                 select i.prompt_id from current_labels l join impressions i using (impression_id) where l.project_id = ?)
              order by created_at, prompt_id limit ?"""
     return [from_row(Prompt, row) for row in db.rows(sql, [project_id, limit])]
 

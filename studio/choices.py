@@ -1,8 +1,9 @@
-"""Models as choices of a page: which may answer, which may judge, and which are "before" and "after" a training run."""
+"""Models as choices of a page: which may answer, which may judge, which are "before" and "after" a training run, and what to say
+before the demo model is asked something that it knows nothing of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from data.checkers import demo_world
@@ -10,7 +11,9 @@ from data.engine import ModelSpec
 from data.records import Model, Prompt
 from evals.judge_templates import is_demo_model
 from studio.context import Studio, Viewer
+from studio.render import Html, count, note
 
+WORLD = "sums, capitals, sorting, spelling, polite replies"
 KINDS = {"base": "", "adapter": " · trained here", "endpoint": " · endpoint", "judge": ""}
 
 
@@ -67,3 +70,19 @@ def covered(prompt: Prompt) -> bool:
 def strangers(prompts: Sequence[Prompt]) -> int:
     """How many prompts the demo model was never taught to answer."""
     return sum(not covered(p) for p in prompts)
+
+
+def outside_world(models: Iterable[Model | None], asked: Sequence[Prompt], so: str, visitor: bool) -> Html:
+    """What every page says before the demo model is used on prompts that it was never taught, with the way to another model.
+
+    `so` is what would come of it; '' is returned when there is nothing to say.
+    """
+    outside = strangers(asked)
+    if not outside or not any(model is not None and is_demo(model) for model in models):
+        return Html("")
+    some = f"{outside:,} of {count(len(asked), 'prompt')} {'is' if outside == 1 else 'are'}"
+    which = "The prompt is" if len(asked) == 1 else some if outside < len(asked) else "These prompts are"
+    said = f"{which} outside the demo model's small world ({WORLD}): {so}."
+    if visitor:
+        return note(f"{said} Run the studio on your own machine to use another model.", "warn")
+    return note(f"{said} Choose another model, or", "warn", "models", "add one on the Models page")

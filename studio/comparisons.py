@@ -52,7 +52,7 @@ def start(studio: Studio, viewer: Viewer, wanted: Comparison) -> Run:
         return studio.start_run(viewer, "compare", "evals.compare", name, config, {file.name: file}, chosen, size)
 
 
-def start_after(studio: Studio, viewer: Viewer, run_id: str) -> Run:
+def after_training(studio: Studio, viewer: Viewer, run_id: str) -> Comparison:
     """The model before and after a training run, on held-out prompts, with the first judge there is."""
     found = writers(studio, viewer)
     pair = before_after(found, run_id)
@@ -62,7 +62,7 @@ def start_after(studio: Studio, viewer: Viewer, run_id: str) -> Run:
     project = studio.project(viewer)
     asked = prompts.of_project(studio.db, project.project_id, "held_out", PROMPTS)
     judge = next(iter(judges(studio, viewer)), None)
-    return start(studio, viewer, Comparison(by_id[pair.before], by_id[pair.after], judge, tuple(asked)))
+    return Comparison(by_id[pair.before], by_id[pair.after], judge, tuple(asked))
 
 
 def write_prompts(file: Path, asked: Sequence[Prompt]) -> Path:

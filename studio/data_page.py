@@ -51,6 +51,6 @@ class DataPage:
             gr.Tabs(selected=tab if tab in TABS else "prompts"),
             *self.prompts.load(project),
             *self.imports.load(viewer, query(request, "file")),
-            *self.generate.load(viewer, project, query(request, "run")),
+            *self.generate.load(viewer, project, query(request, "run"), query(request, "for")),
             *self.export.load(viewer),
         ]

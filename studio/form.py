@@ -1,12 +1,16 @@
 """The training form, drawn from the dataclasses that are the only list of knobs (`training/config.py`).
 
-One set of components serves every method: those a method does not have are hidden. Basic knobs are open, the others in a
-closed section. What comes back is plain values; the dataclass checks them and says in words what is wrong.
+One set of components serves every method: those a method does not have are hidden. What everybody may want to change stands
+open, the rest in a closed section. What comes back is plain values; the dataclass checks them and says in words what is wrong.
+
+A recipe's values are only a proposal: what a person has changed stays when another method or model is chosen. The page keeps
+the proposal beside the form (`proposal`), so that an edit can be told from a value that nobody touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -14,16 +18,26 @@ import gradio as gr
 from data.errors import BadInput
 from training.config import METHODS, Knob, TrainConfig, config_class, from_json, knobs
 
+OPEN = ("epochs",)  # everything else has a default that few need to change
 NAMES = {
-    "lora_rank": "LoRA rank",
-    "lora_alpha": "LoRA alpha",
-    "quantize": "QLoRA (4-bit base)",
-    "sft_weight": "SFT weight",
-    "max_grad_norm": "Longest gradient",
+    "epochs": "Rounds over the labels (epochs)",
+    "learning_rate": "Step size (learning rate)",
+    "batch_size": "Rows a step (batch size)",
+    "lora_rank": "Adapter width (LoRA rank)",
+    "lora_alpha": "Adapter scale (LoRA alpha)",
+    "quantize": "Base in 4 bits (QLoRA)",
+    "beta": "Closeness to the start (beta)",
+    "loss": "Form of the loss",
+    "sft_weight": "Weight of imitation (SFT)",
+    "max_length": "Longest row, in tokens",
+    "max_steps": "Step limit",
+    "max_grad_norm": "Gradient limit",
     "log_every": "Steps between points",
-    "accumulation": "Gradient accumulation",
+    "accumulation": "Batches a step (accumulation)",
+    "schedule": "Fall of the step size",
     "warmup_share": "Warm-up share",
-    "checkpointing": "Gradient checkpointing",
+    "weight_decay": "Weight decay",
+    "checkpointing": "Save memory (checkpointing)",
 }
 
 
@@ -38,25 +52,43 @@ class Form:
         every = [knob for method in METHODS for knob in knobs(config_class(method))]
         first = {knob.name: knob for knob in reversed(every)}  # the first method's where several have one of that name
         order = dict.fromkeys(knob.name for knob in every)
-        self._knobs = sorted((first[name] for name in order), key=lambda knob: knob.group != "basic")
+        groups = {"basic": 1, "advanced": 2}
+        self._knobs = sorted((first[name] for name in order), key=lambda k: 0 if k.name in OPEN else groups[k.group])
         self.components: list[gr.components.Component] = []
 
-    def build(self, method: str) -> None:
-        """Basic knobs in rows, then the rest behind one click; those of `method` are shown."""
+    def build_open(self, method: str) -> None:
+        """The few knobs that always stand open; comes before `build_closed`."""
+        self._components([knob for knob in self._knobs if knob.name in OPEN], method)
+
+    def build_closed(self, method: str) -> None:
+        """The others behind one click, the rarely needed ones last."""
+        rest = [knob for knob in self._knobs if knob.name not in OPEN]
+        with gr.Accordion("Settings", open=False, elem_classes="st-settings", elem_id="knobs"):
+            for group, title in (("basic", ""), ("advanced", "Rarely needed")):
+                if title:
+                    gr.HTML(f'<h3 class="st-h3">{title}</h3>', apply_default_css=False, padding=False)
+                with gr.Row(elem_classes="st-knobs"):
+                    self._components([knob for knob in rest if knob.group == group], method)
+
+    def _components(self, chosen: Sequence[Knob], method: str) -> None:
         mine = {knob.name for knob in knobs(config_class(method))}
-        basic = [knob for knob in self._knobs if knob.group == "basic"]
-        self._row(basic, mine)
-        with gr.Accordion("More settings", open=False, elem_id="knobs-more"):
-            self._row(self._knobs[len(basic) :], mine)
+        self.components += [component(knob, knob.name in mine) for knob in chosen]
 
-    def _row(self, chosen: Sequence[Knob], mine: set[str]) -> None:
-        with gr.Row(elem_classes="st-knobs"):
-            for knob in chosen:
-                self.components.append(component(knob, knob.name in mine))
+    def edits(self, proposal: str, values: Sequence[Any]) -> dict[str, Any]:
+        """What a person has changed: what is not as proposed, and what was changed before another method was chosen."""
+        given = json.loads(proposal) if proposal else {"proposed": {}, "edited": []}
+        now = {knob.name: value for knob, value in zip(self._knobs, values, strict=True)}
+        shown = {name: now[name] for name in given["proposed"] if name in now}
+        return {name: value for name, value in shown.items() if name in given["edited"] or value != given["proposed"][name]}
 
-    def show(self, config: TrainConfig, method: str) -> list[Any]:
-        """An update for every component: the method's knobs with the config's values, the others hidden."""
-        values, mine = config.to_json(), {knob.name: knob for knob in knobs(config_class(method))}
+    @staticmethod
+    def proposal(config: TrainConfig, edits: Mapping[str, Any]) -> str:
+        """What is put into the form, for `edits` to be told from it later."""
+        return json.dumps({"proposed": config.to_json(), "edited": sorted(edits)})
+
+    def show(self, config: TrainConfig, method: str, edits: Mapping[str, Any] | None = None) -> list[Any]:
+        """An update for every component: the method's knobs with the config's values or the `edits`, the others hidden."""
+        values, mine = config.to_json() | dict(edits or {}), {knob.name: knob for knob in knobs(config_class(method))}
         return [
             gr.update(visible=True, value=values[knob.name], info=mine[knob.name].help)
             if knob.name in mine

@@ -10,9 +10,9 @@ import gradio as gr
 
 from data import prompts
 from data.errors import BadInput
-from data.records import Model, Project, Prompt, Split
+from data.records import Project, Prompt, Split
 from data.rundir import sha256_of
-from studio.choices import before_after, is_demo, options, strangers, writers
+from studio.choices import before_after, is_demo, options, outside_world, strangers, writers
 from studio.comparisons import write_prompts
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
@@ -20,9 +20,15 @@ from studio.judge_tab import whole
 from studio.render import Html, count, empty, note, run_link
 from studio.visitors import MAX_RUN_PROMPTS, RunSize
 
-SETS = [("Prompts without answers", "new"), ("Training prompts", "train"), ("Held-out prompts", "held_out"), ("All prompts", "all")]
+SETS = [
+    ("Prompts without answers, newest first", "new"),
+    ("Training prompts", "train"),
+    ("Held-out prompts", "held_out"),
+    ("All prompts", "all"),
+]
 MAX_PROMPTS = 100_000
 ANSWERS = 4
+LOOK_AT = 200  # prompts, to see whether they are of the demo model's world
 
 
 class GenerateTab:
@@ -34,7 +40,7 @@ class GenerateTab:
             with gr.Row():
                 self.model = choice(label="Model", min_width=240, scale=2, elem_id="gen-model")
                 self.n = gr.Number(ANSWERS, label="Different answers to each", precision=0, min_width=170, elem_id="gen-n")
-                self.limit = gr.Number(60, label="At most so many prompts", precision=0, min_width=170, elem_id="gen-limit")
+                self.limit = gr.Number(60, label="At most this many prompts", precision=0, min_width=170, elem_id="gen-limit")
             self.set = gr.Radio(SETS, value="new", label="For which prompts", elem_id="gen-set")
             with gr.Accordion("How it answers", open=False), gr.Row():
                 self.temperature = gr.Slider(
@@ -46,7 +52,8 @@ class GenerateTab:
                 self.tokens = gr.Slider(16, 2048, 256, step=16, label="Longest answer, in tokens", min_width=200)
                 self.system = gr.Textbox("", label="System message", max_length=20_000, info="Leave empty for none.", min_width=300)
             self.says = block(elem_id="gen-says")
-            self.go = gr.Button("Generate", variant="primary", size="lg", elem_id="gen-go")
+            with gr.Row():
+                self.go = gr.Button("Generate", variant="primary", size="lg", scale=0, min_width=220, elem_id="gen-go")
         self.where = gr.Textbox("", visible=False)
         self.shown = [self.model, self.set, self.says]
         watched = [self.model, self.set, self.limit]
@@ -56,14 +63,19 @@ class GenerateTab:
 
     # --- handlers ---
 
-    def load(self, viewer: Viewer, project: Project, run_id: str) -> list[Any]:
-        """The model that `run_id` trained, else the first; all prompts when a new model is to answer them."""
+    def load(self, viewer: Viewer, project: Project, run_id: str, only: str = "") -> list[Any]:
+        """The model that `run_id` trained, else the first; what it is to answer: the `only` set, or training prompts for a new
+        model. Prompts of the real world go to a model that knows more than the demo's, where there is one."""
         found = writers(self._studio, viewer)
+        new = self._prompts(project, "new", LOOK_AT)
+        which = "new" if new and (only == "new" or not run_id) else "train"
         trained = before_after(found, run_id).after if run_id else ""
-        base = next((m.model_id for m in found if m.kind != "adapter"), found[0].model_id if found else None)
-        which = "train" if run_id or not self._prompts(project, "new", 1) else "new"
+        bases = [m.model_id for m in found if m.kind != "adapter"] or [m.model_id for m in found]
+        chosen = trained or next(iter(bases), None)
+        if which == "new" and strangers(new) and any(is_demo(m) for m in found if m.model_id == chosen):
+            chosen = next((m.model_id for m in found if not is_demo(m)), chosen)
         says = empty("There is no model yet.", "models", "Add one") if not found else ""
-        return [gr.Dropdown(options(found), value=trained or base), which, says]
+        return [gr.Dropdown(options(found), value=chosen), which, says]
 
     def check(self, model_id: str | None, which: str, limit: float | None, request: gr.Request) -> Html:
         viewer = self._studio.viewer(request)
@@ -72,7 +84,7 @@ class GenerateTab:
         if not chosen:
             return note("There are no such prompts; choose others, or import some.", "warn")
         model = next((m for m in self._studio.models(viewer) if m.model_id == model_id), None)
-        return _warning(model, chosen)
+        return outside_world([model], chosen, "it will babble", viewer.is_visitor)
 
     def start(
         self,
@@ -131,16 +143,3 @@ class GenerateTab:
             return prompts.unanswered(self._studio.db, project.project_id, limit)
         split = None if which == "all" else cast(Split, which)
         return prompts.of_project(self._studio.db, project.project_id, split, limit)
-
-
-def _warning(model: Model | None, chosen: list[Prompt]) -> Html:
-    """The demo model is not offered for real prompts without a word."""
-    outside = strangers(chosen)
-    if model is None or not is_demo(model) or not outside:
-        return Html("")
-    return note(
-        f"{count(outside, 'prompt')} of {len(chosen):,} {'is' if outside == 1 else 'are'} outside the demo model's small world "
-        "(sums, capitals, sorting, spelling, polite replies): it will babble. "
-        "Choose another model above, or add one on the Models page.",
-        "warn",
-    )

@@ -19,9 +19,10 @@ from data.engine import Message
 from data.errors import BadInput, LimitReached
 from data.importers import ImportReport, Preview, Problem
 from data.normalise import Item
+from data.records import Project
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
-from studio.render import Column, Html, count, esc, note, notes, run_link, shorten, table
+from studio.render import Column, Html, button, count, esc, note, notes, run_link, shorten, table
 from studio.visitors import MAX_UNPACKED, RunSize
 
 KINDS = [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"]
@@ -55,6 +56,7 @@ const check = e => {
 document.addEventListener('change', check, true);
 document.addEventListener('drop', check, true);
 """
+GENERATE = "data?tab=generate&for=new"
 CHANGEABLE = ("prompt", "system", "completion", "chosen", "rejected", "left", "right", "label", "reference", "category")
 
 
@@ -67,37 +69,43 @@ class ImportTab:
         limit = self._studio.settings.max_upload_bytes // 2**20
         with gr.Row(equal_height=False, elem_classes="st-even"):
             with gr.Column(elem_classes="st-panel", min_width=300):
-                block('<h2 class="st-h2">From a file</h2>')
-                self.upload = gr.File(
-                    label=f"JSONL, JSON, CSV or Parquet, up to {limit} MB", file_types=KINDS, height=170, elem_id="import-upload"
-                )
+                hint = f"JSONL, JSON, CSV, TSV or Parquet, gzipped or not, up to {limit} MB."
+                block(f'<h2 class="st-h2">From a file</h2><p class="st-sub">{hint}</p>')
+                self.upload = gr.File(label="File", show_label=False, file_types=KINDS, height=130, elem_id="import-upload")
                 block(elem_id="import-too-big", js_on_load=too_big(self._studio))
-                self.there = choice(label="Or a file in the import folder", visible=local, elem_id="import-there")
-                self.look = gr.Button("Look at it", visible=local, elem_id="import-look")
+                with gr.Column(visible=False) as self.folder:  # while a file lies there
+                    self.there = choice(label="Or a file in the import folder", elem_id="import-there")
+                    with gr.Row():
+                        self.look = gr.Button("Look at it", size="md", scale=0, min_width=130, elem_id="import-look")
+                where = esc(self._studio.settings.import_dir)
+                block(f'<p class="st-sub st-path">Larger files: copy them to {where} and reload this page.</p>', visible=local)
             with gr.Column(elem_classes="st-panel", min_width=300):
                 block('<h2 class="st-h2">Type them in</h2>')
                 self.typed = gr.Textbox(
                     "", label="Prompts, one a line", lines=5, max_lines=14, max_length=200_000, elem_id="import-typed"
                 )
-                self.add = gr.Button("Add them", elem_id="import-add")
+                with gr.Row():
+                    self.add = gr.Button("Add them", size="md", scale=0, min_width=130, elem_id="import-add")
                 self.added = block(elem_id="import-added")
             with gr.Column(elem_classes="st-panel", min_width=300, visible=local):
                 block('<h2 class="st-h2">From the hub</h2>')
                 self.hub = gr.Textbox("", label="Data set", placeholder="owner/name", max_length=200, elem_id="import-hub")
                 self.hub_split = gr.Textbox("train", label="Split", max_length=50)
-                self.fetch = gr.Button("Fetch it", elem_id="import-fetch")
+                with gr.Row():
+                    self.fetch = gr.Button("Fetch it", size="md", scale=0, min_width=130, elem_id="import-fetch")
         self.preview = block(elem_id="import-preview")
         with gr.Accordion("The columns mean something else", open=False, visible=False) as self.change, gr.Row():
             self.layout = gr.Dropdown(
                 [(words, name) for name, words in LAYOUTS.items()], label="What the file is", filterable=False, min_width=260
             )
             self.columns = [choice(label=field.replace("_", " ").capitalize(), min_width=160) for field in CHANGEABLE]
-        self.go = gr.Button("Import", variant="primary", size="lg", visible=False, elem_id="import-go")
+        with gr.Row(elem_classes="st-maybe"):
+            self.go = gr.Button("Import", variant="primary", size="lg", scale=0, min_width=220, visible=False, elem_id="import-go")
         self.report = block(elem_id="import-report")
         self.file = gr.Textbox("", visible=False)
         self.where = gr.Textbox("", visible=False)
         self.looked = [self.preview, self.change, self.layout, *self.columns, self.go, self.report, self.file]
-        self.shown = [self.there, *self.looked]
+        self.shown = [self.folder, self.there, *self.looked]
         self._wire()
 
     def _wire(self) -> None:
@@ -114,18 +122,18 @@ class ImportTab:
     def load(self, viewer: Viewer, wanted: str) -> list[Any]:
         """`wanted` is a file that a run has brought; anything else is only listed."""
         if wanted:
-            return [self._there(viewer), *self._look(viewer, Path(wanted))]
-        return [self._there(viewer), *self._nothing()]
+            return [*self._there(viewer), *self._look(viewer, Path(wanted))]
+        return [*self._there(viewer), *self._nothing()]
 
     def uploaded(self, file: str | None, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
         if not file:
-            return [self._there(viewer), *self._nothing(), None]
+            return [*self._there(viewer), *self._nothing(), None]
         source = Path(file)
         path = import_folder.copy_upload(self._studio.settings, source, source.name, viewer.owner)
         source.unlink(missing_ok=True)
         self._studio.visitors.tidy_uploads(viewer.owner)
-        return [self._there(viewer), *self._look(viewer, Path(path.name)), None]
+        return [*self._there(viewer), *self._look(viewer, Path(path.name)), None]
 
     def chosen(self, name: str | None, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
@@ -153,7 +161,7 @@ class ImportTab:
             raise LimitReached("This file has too many rows for a visitor's project; run the studio on your own machine for it.")
         self._studio.visitors.check_room(project, seen.prompts, seen.answers, seen.characters)
         done = importers.load(self._studio.db, project.project_id, Path(file), mapping, owner=viewer.owner)
-        return [_report(done), gr.Button(visible=False)]
+        return [_report(done, project), gr.Button(visible=False)]
 
     def add_typed(self, typed: str, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
@@ -164,7 +172,8 @@ class ImportTab:
         self._studio.visitors.check_room(project, len(texts), characters=sum(map(len, texts)))
         new = prompts.add(self._studio.db, [prompts.new(project.project_id, [Message("user", t)], source="typed") for t in texts])
         known = f" {count(len(texts) - new, 'was', 'were')} there already." if new < len(texts) else ""
-        return [note(f"{count(new, 'prompt')} added.{known}", "good"), ""]
+        said = f"{count(new, 'prompt')} added.{known}"
+        return [note(said, "good", *((GENERATE, "Generate answers") if new else ("data", "See the prompts"))), ""]
 
     def fetch_hub(self, name: str, split: str, request: gr.Request) -> str:
         viewer = self._studio.viewer(request)
@@ -179,9 +188,11 @@ class ImportTab:
 
     # --- parts ---
 
-    def _there(self, viewer: Viewer) -> Any:
-        found = import_folder.files(self._studio.settings, viewer.owner)
-        return gr.Dropdown([(f"{f.name} · {f.size / 2**20:,.1f} MB", f.name) for f in found], value=None)
+    def _there(self, viewer: Viewer) -> list[Any]:
+        """The files of the import folder to choose from; a visitor has none but what they have just uploaded."""
+        found = [] if viewer.is_visitor else import_folder.files(self._studio.settings, viewer.owner)
+        choices = [(f"{f.name} · {_size(f.size)}", f.name) for f in found]
+        return [gr.update(visible=bool(found)), gr.Dropdown(choices, value=None)]
 
     def _nothing(self) -> list[Any]:
         hidden = gr.update(visible=False)
@@ -208,11 +219,15 @@ class ImportTab:
         return found.with_columns(layout=layout, **wanted)
 
 
+def _size(n: int) -> str:
+    return f"{n / 2**20:,.1f} MB" if n >= 2**20 else f"{max(1, round(n / 2**10)):,} KB"
+
+
 def too_big(studio: Studio) -> str:
     """The script that refuses a file before it is uploaded."""
     settings = studio.settings
     limit = settings.max_upload_bytes
-    here = f"Copy it to {settings.import_dir}, where a file of any size is read from, and choose it below."
+    here = f"Copy it to {settings.import_dir}, where a file of any size is read from, reload this page and choose it below."
     sentence = (
         f"Uploads end at {limit // 2**20} MB. {'Run the studio on your own machine for larger ones.' if settings.visitor else here}"
     )
@@ -254,11 +269,25 @@ def _problems(problems: tuple[Problem, ...] | list[Problem], total: int) -> Html
     )
 
 
-def _report(done: ImportReport) -> Html:
+def _report(done: ImportReport, project: Project) -> Html:
     prompted, answered = count(done.prompts_added, "prompt"), count(done.completions_added, "answer")
     added = f"{prompted}, {answered} and {count(done.preferences_added, 'label')} added."
-    known = (
-        f" {count(done.duplicates, 'row')} {'was' if done.duplicates == 1 else 'were'} there already." if done.duplicates else ""
-    )
+    known = f" {count(done.duplicates, 'row was', 'rows were')} there already." if done.duplicates else ""
     stopped = note(f"Reading ended early: {done.stopped} What came before is stored.", "warn") if done.stopped else ""
-    return Html(f"{note(added + known, 'good')}{stopped}{_problems(done.problems, done.problem_count)}")
+    first, *others = _next(done, project)
+    links = button(first[0], first[1]) + "".join(button(text, link, quiet=True) for text, link in others)
+    return Html(
+        f'{note(added + known, "good")}{stopped}{_problems(done.problems, done.problem_count)}<div class="st-actions">{links}</div>'
+    )
+
+
+def _next(done: ImportReport, project: Project) -> list[tuple[str, str]]:
+    """What to do with what has come, the most useful first."""
+    steps = [("See the prompts", "data")]
+    if done.preferences_added:
+        steps.insert(0, ("Train on the labels", "train"))
+    if done.completions_added > (0 if project.task == "binary" else done.prompts_added):
+        steps.insert(0 if not done.preferences_added else 1, ("Label the answers", "label"))
+    if done.prompts_added and not done.completions_added:
+        steps.insert(0, ("Generate answers for these", GENERATE))
+    return steps

@@ -9,14 +9,14 @@ import gradio as gr
 from data import prompts
 from data.errors import BadInput
 from data.records import Model, Project, Prompt, Split
-from studio.choices import before_after, is_demo, judges, options, strangers, writers
+from studio.choices import before_after, is_demo, judges, options, outside_world, strangers, writers
 from studio.comparisons import NO_PROMPTS, PROMPTS, SAMPLES, Comparison, start
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.render import Html, count, note, run_link
 
 RULES = "rules"  # in place of a judge's id: only the demo world's rules decide
-SETS = [("Held-out prompts, never trained on", "held_out"), ("Training prompts", "train"), ("All prompts", "all")]
+SETS = [("Held out, never trained on", "held_out"), ("For training", "train"), ("All", "all")]
 MAX_PROMPTS = 2_000
 
 
@@ -36,6 +36,7 @@ class JudgeTab:
                     value="held_out",
                     label="On which prompts",
                     min_width=300,
+                    scale=3,
                     elem_id="judge-set",
                 )
                 self.n = gr.Number(
@@ -50,7 +51,8 @@ class JudgeTab:
                 self.temperature = gr.Slider(0, 2, 0.8, step=0.05, label="Temperature")
                 self.tokens = gr.Slider(16, 2048, 256, step=16, label="Longest answer, in tokens")
             self.says = block(elem_id="judge-says")
-            self.go = gr.Button("Compare them", variant="primary", size="lg", elem_id="judge-go")
+            with gr.Row():
+                self.go = gr.Button("Compare them", variant="primary", size="lg", scale=0, min_width=220, elem_id="judge-go")
         self.where = gr.Textbox("", visible=False)
         self.shown = [self.a, self.b, self.judge, self.says, self.n]
         watched = [self.a, self.b, self.judge, self.set, self.n]
@@ -64,8 +66,10 @@ class JudgeTab:
     def load(self, viewer: Viewer, project: Project, run_id: str) -> list[Any]:
         found, grading = writers(self._studio, viewer), judges(self._studio, viewer)
         chosen = before_after(found, run_id)
-        choices = [*options(grading), ("No judge, the demo's rules only", RULES)]
         held_out = prompts.count(self._studio.db, project.project_id, "held_out")
+        if strangers(self._prompts(project, "held_out", PROMPTS)):
+            grading.sort(key=is_demo)  # a judge that knows these prompts first, where there is one
+        choices = [*options(grading), ("No judge, the demo's rules only", RULES)]
         return [
             gr.Dropdown(options(found), value=chosen.before or None),
             gr.Dropdown(options(found), value=chosen.after or None),
@@ -82,17 +86,11 @@ class JudgeTab:
         if not chosen:
             return note(NO_PROMPTS, "warn")
         models = [m for m in self._studio.models(viewer) if m.model_id in (a, b, judge)]
-        outside = strangers(chosen)
-        if outside and any(is_demo(m) for m in models):
-            return note(
-                f"{count(outside, 'prompt')} of {len(chosen):,} are outside what the demo model knows: "
-                "it can neither answer nor judge them. Choose other models for them.",
-                "warn",
-            )
-        if outside and judge == RULES:
-            return note(
-                f"The rules know {len(chosen) - outside:,} of these {len(chosen):,} prompts; the others cannot be scored.", "warn"
-            )
+        if warning := outside_world(models, chosen, "it can neither answer nor judge them", viewer.is_visitor):
+            return warning
+        if judge == RULES and (outside := strangers(chosen)):
+            known = f"The rules know {len(chosen) - outside:,} of these {len(chosen):,} prompts"
+            return note(f"{known}; the others cannot be scored.", "warn")
         if len(chosen) < 20:
             return note(f"{count(len(chosen), 'prompt')} will give a wide interval: 50 or more tell more.", "warn")
         return Html("")

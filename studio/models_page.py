@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from data import models
-from data.checkers import demo_world
-from data.errors import BadInput
+from data import models, prompts
+from data.errors import BadInput, EngineError
 from data.records import Model
 from studio import local_models
 from studio.ask_tab import draw_columns
-from studio.choices import is_demo, options
+from studio.choices import is_demo, options, outside_world
 from studio.context import Studio, Viewer
 from studio.endpoint_profile import check_connection, new_profile
 from studio.frame import PRIVATE, Top, block, choice, guarded, heading, query
@@ -82,7 +81,8 @@ class ModelsPage:
                 )
                 self.purpose = gr.Radio(PURPOSES, value="base", label="What for")
                 self.four_bit = gr.Checkbox(False, label="Load in 4 bits", info="Less memory, a little slower.")
-                self.add = gr.Button("Add it", variant="primary", elem_id="add-go")
+                with gr.Row():
+                    self.add = gr.Button("Add it", variant="primary", scale=0, min_width=140, elem_id="add-go")
                 self.fetched = block(elem_id="add-progress")
             with gr.Tab("Endpoint"):
                 self.end_name = gr.Textbox("", label="Name", max_length=200, placeholder="My vLLM server", elem_id="end-name")
@@ -111,8 +111,8 @@ class ModelsPage:
                     elem_id="end-env",
                 )
                 with gr.Row():
-                    self.test = gr.Button("Test the connection", min_width=140, elem_id="end-test")
-                    self.save = gr.Button("Save", variant="primary", min_width=100, elem_id="end-save")
+                    self.save = gr.Button("Save", variant="primary", scale=0, min_width=140, elem_id="end-save")
+                    self.test = gr.Button("Test the connection", scale=0, min_width=180, elem_id="end-test")
                 self.tested = block(elem_id="end-says")
 
     def _build_edit(self) -> None:
@@ -178,11 +178,13 @@ class ModelsPage:
         self._studio.visitors.check_models(project, [model])
         generation = ask(prompt.strip(), "", 0.8, 256, seed=0)
         asked = Asked(viewer.owner, project.project_id, prompt.strip(), generation, (model,))
-        outside = is_demo(model) and not demo_world.covers(prompt.strip())
-        yield [_draw(model.name, Column("", False, ""), outside), gr.update(visible=True)]
+        outside = outside_world(
+            [model], [prompts.new(project.project_id, generation.messages)], "it will babble", viewer.is_visitor
+        )
+        yield [Html(draw_columns([model.name], [Column("", False, "")]) + outside), gr.update(visible=True)]
         with self._studio.visitors.streams.hold(viewer.owner):
             for (column,) in merge(streams(self._studio, asked), threading.Event()):
-                yield [_draw(model.name, column, outside), gr.update(visible=not column.done)]
+                yield [Html(draw_columns([model.name], [column]) + outside), gr.update(visible=not column.done)]
 
     def stopped(self) -> Any:
         return gr.update(visible=False)
@@ -202,16 +204,27 @@ class ModelsPage:
         self._downloads.start(where, add)
         return [*self._lists(viewer), None, *self._progress(viewer)]
 
-    def test_endpoint(self, name: str, url: str, model: str, key: str, key_env: str, request: gr.Request) -> Html:
+    def test_endpoint(self, name: str, url: str, model: str, key: str, key_env: str, request: gr.Request) -> Iterator[Html]:
+        """Says what came of it where the button is: a failure is the answer to the question, not a fault of the page."""
         self._researcher(request)
-        return note(check_connection(self._studio.inference, new_profile(name or "endpoint", url, model, key_env), key), "good")
+        yield note("Asking it for a few words …")
+        try:
+            yield note(self._answers(new_profile(name or "endpoint", url, model, key_env), key), "good")
+        except (BadInput, EngineError) as error:
+            yield note(str(error), "bad")
 
-    def save_endpoint(self, name: str, url: str, model: str, key: str, key_env: str, request: gr.Request) -> list[Any]:
+    def save_endpoint(self, name: str, url: str, model: str, key: str, key_env: str, request: gr.Request) -> Iterator[list[Any]]:
+        """Saved at once, then asked for a few words: one that does not answer yet is kept, and that is said."""
         viewer = self._researcher(request)
         profile = models.add(self._studio.db, new_profile(name, url, model, key_env))
         self._studio.keys.hold(profile.model_id, key)
-        said = note(f"{profile.name} is saved. Its key: {self._studio.keys.where(profile)}.", "good")
-        return [*self._lists(viewer), "", "", "", "", "", said]
+        saved = f"{profile.name} is saved{_key_in_words(self._studio.keys.where(profile))}."
+        yield [*self._lists(viewer), "", "", "", "", "", note(f"{saved} Asking it for a few words …")]
+        try:
+            said = note(f"{saved} {self._answers(profile, key)}", "good")
+        except EngineError as error:
+            said = note(f"{saved} But it does not answer now: {error}", "warn")
+        yield [*[gr.skip()] * 8, said]
 
     def rename_model(self, model_id: str | None, name: str, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
@@ -232,6 +245,9 @@ class ModelsPage:
         if viewer.is_visitor:
             raise BadInput("A visitor uses the demo model; run the studio on your own machine for others.")
         return viewer
+
+    def _answers(self, profile: Model, key: str) -> str:
+        return check_connection(self._studio.inference, profile, key)
 
     def _own(self, viewer: Viewer, model_id: str | None) -> Model:
         """A model this person may change: a visitor only their own."""
@@ -278,7 +294,7 @@ class ModelsPage:
         if m.kind == "adapter":
             return f"on {names.get(m.parent_model_id, 'a model that was removed')}"
         if m.spec.get("kind") == "endpoint":
-            return f"{m.spec['base']} at {m.spec['url']}; key: {self._studio.keys.where(m)}"
+            return f"{m.spec['base']} at {m.spec['url']}{_key_in_words(self._studio.keys.where(m))}"
         return "comes with the studio" if is_demo(m) else f"{m.spec['base']}{', in 4 bits' if m.spec.get('quantize') else ''}"
 
     def _progress(self, viewer: Viewer) -> list[Any]:
@@ -294,8 +310,6 @@ class ModelsPage:
         return [Html(f'{bar(share)}<p class="st-sub">Fetching {esc(now.hub_id)}: {size}</p>'), gr.Timer(active=True)]
 
 
-def _draw(name: str, column: Column, outside: bool) -> Html:
-    said = draw_columns([name], [column])
-    if outside:
-        said = Html(said + note("The demo model knows only its own small world; to this prompt it will babble.", "warn"))
-    return said
+def _key_in_words(where: str) -> str:
+    """A server without a key is told nothing about keys."""
+    return "" if where == "none" else f", key {where}"

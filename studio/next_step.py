@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from data import projects, runs
+from data import completions, projects, prompts, runs
 from data.database import Database
 from data.projects import Counts
 from data.records import Project, Run
 from studio.render import Step, count, progress_line, run_link, shorten
 
 ENOUGH_LABELS = 20  # with which a first training is worth its minutes
+MANY_LABELS = 200  # up to which a training of the demo model has been timed
+QUICK = " On the demo model that takes about a minute."
 Place = Literal["prompts", "candidates", "labels", "train", "compare"]
 
 
@@ -29,13 +31,19 @@ class Next(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """What Home knows of a project; `adapter` is the newest one's run, `compared` whether a comparison came after it."""
+    """What Home knows of a project. `counts.completions` are candidates, without those a comparison wrote for its judge.
+
+    `adapter` is the newest one's run, `compared` whether a comparison came after it; `waiting` prompts were brought since the
+    last answers were generated, and have none.
+    """
 
     counts: Counts
     recent: list[Run]
     active: Run | None
     adapter: Run | None
     compared: bool
+    waiting: int = 0
+    is_demo: bool = False
 
 
 def overview(db: Database, project: Project) -> Overview:
@@ -45,7 +53,10 @@ def overview(db: Database, project: Project) -> Overview:
     )
     compared = any(r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at for r in recent)
     active = next((r for r in recent if r.status in ("running", "queued")), None)
-    return Overview(projects.counts(db, project.project_id), recent, active, adapter, compared)
+    answered = next((r.queued_at for r in recent if r.kind == "generate" and r.status in ("finished", "stopped")), None)
+    counts = projects.counts(db, project.project_id)._replace(completions=completions.candidates(db, project.project_id))
+    waiting = prompts.waiting(db, project.project_id, answered)
+    return Overview(counts, recent, active, adapter, compared, waiting, project.is_demo)
 
 
 def next_of(seen: Overview, task: str) -> Next:
@@ -74,8 +85,10 @@ def next_of(seen: Overview, task: str) -> Next:
             "Generate answers",
             "data?tab=generate",
         )
+    if seen.waiting:
+        return _answer_new(seen, task)
     if seen.adapter is None:
-        return _until_first_adapter(c, task)
+        return _until_first_adapter(seen, task)
     if not seen.compared:
         return Next(
             "compare",
@@ -95,7 +108,22 @@ def next_of(seen: Overview, task: str) -> Next:
     )
 
 
-def _until_first_adapter(c: Counts, task: str) -> Next:
+def _answer_new(seen: Overview, task: str) -> Next:
+    """Prompts have come that nobody has answered; what would be next without them stands beside it."""
+    then = next_of(seen._replace(waiting=0), task)
+    model = f"&run={seen.adapter.run_id}" if seen.adapter else ""
+    return Next(
+        "candidates",
+        f"{count(seen.waiting, 'new prompt')} without an answer",
+        "Let a model answer, so that there is something to label.",
+        "Generate answers",
+        f"data?tab=generate&for=new{model}",
+        ((then.action, then.link),),
+    )
+
+
+def _until_first_adapter(seen: Overview, task: str) -> Next:
+    c = seen.counts
     asks = (
         "You see two answers to one prompt and say which is better."
         if task == "pairwise"
@@ -123,7 +151,7 @@ def _until_first_adapter(c: Counts, task: str) -> Next:
     return Next(
         "train",
         f"Train on your {count(c.decided, 'label')}",
-        "The model learns to prefer what you preferred. On the demo model that takes about a minute.",
+        "The model learns to prefer what you preferred." + (QUICK if seen.is_demo and c.decided <= MANY_LABELS else ""),
         "Choose how to train",
         "train",
         (("Label more", "label"),),
@@ -145,7 +173,7 @@ def steps_of(seen: Overview, place: Place) -> list[Step]:
     skipped = f", {c.labels - c.decided:,} skipped" if c.labels > c.decided else ""
     told: dict[Place, tuple[int, str]] = {
         "prompts": (c.prompts, f"{c.held_out:,} kept for testing" if c.prompts else "none yet"),
-        "candidates": (c.completions, f"{c.pairs:,} pairs to compare" if c.pairs else "no answers yet"),
+        "candidates": (c.completions, f"{count(c.pairs, 'pair')} to compare" if c.pairs else "no answers yet"),
         "labels": (c.decided, (f"{ENOUGH_LABELS} make a start" if c.decided < ENOUGH_LABELS else "ready to train on") + skipped),
         "train": (c.adapters, "trained models" if c.adapters > 1 else "trained model" if c.adapters else "nothing trained yet"),
         "compare": (c.comparisons, "with a judge" if c.comparisons else "nothing compared yet"),

@@ -7,14 +7,17 @@ Every value passes through `esc`, so that a name or a text can hold anything; wh
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from data.records import Run
+from data.words import count as count
 from studio.render_text import render
 
 Tone = Literal["", "good", "warn", "bad"]
+_FIGURE = re.compile(r"[+−-]?\d[\d,.]*(?:–\d[\d,.]*)?(?: %| s\b| min\b| h\b)|[+−-]?\d[\d,.]*–\d[\d,.]*")
 
 
 def esc(value: object) -> str:
@@ -25,12 +28,12 @@ class Html(str):
     """Markup made here, which `table` and `facts` let through as it is; every other cell is escaped."""
 
 
+def figures(text: object) -> Html:
+    """The text escaped, with each figure kept on one line with its unit: "43–56 %" never breaks in the middle."""
+    return Html(_FIGURE.sub(lambda found: f'<span class="st-fig">{found[0]}</span>', esc(text)))
+
+
 # --- words ---
-
-
-def count(n: int, one: str, many: str = "") -> str:
-    """ "1 label", "1,204 labels"."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def duration(seconds: float | None) -> str:
@@ -59,8 +62,16 @@ def ago(then: datetime | None, now: datetime | None = None) -> str:
     return f"{count(int(seconds // 86400), 'day')} ago"
 
 
-def percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f} %"
+def percent(share: float) -> str:
+    """ "63 %"; one decimal where rounding would hide on which side of a half, of nothing or of everything a share is."""
+    whole = round(100 * share)
+    shown = f"{100 * share:.1f}" if whole in (0, 50, 100) and abs(100 * share - whole) >= 0.05 else f"{whole}"
+    return f"{shown} %"
+
+
+def percents(low: float, high: float) -> str:
+    """ "43–56 %"."""
+    return f"{percent(low).removesuffix(' %')}–{percent(high)}"
 
 
 def shorten(text: str, limit: int = 160) -> str:
@@ -72,10 +83,11 @@ def shorten(text: str, limit: int = 160) -> str:
 # --- pieces ---
 
 
-def note(text: str, tone: Tone = "") -> Html:
-    """One sentence set apart; `bad` and `warn` are also announced to a screen reader."""
+def note(text: str, tone: Tone = "", link: str = "", link_text: str = "") -> Html:
+    """One sentence set apart, with a way on; `bad` and `warn` are also announced to a screen reader."""
     role = ' role="alert"' if tone in ("bad", "warn") else ' role="status"'
-    return Html(f'<span class="st-note {tone}"{role}>{esc(text)}</span>') if text else Html("")
+    go = f' <a href="./{esc(link)}">{esc(link_text)}</a>' if link_text else ""
+    return Html(f'<span class="st-note {tone}"{role}>{figures(text)}{go}</span>') if text else Html("")
 
 
 def notes(texts: Iterable[str], tone: Tone = "warn") -> Html:
@@ -104,7 +116,7 @@ def tag(text: str) -> Html:
 def facts(rows: Sequence[tuple[str, object, object]]) -> Html:
     """Name, value and a small line under it ('' for none)."""
     cells = "".join(
-        f"<div><dt>{esc(name)}</dt><dd>{_cell(value)}{f'<small>{_cell(small)}</small>' if small != '' else ''}</dd></div>"
+        f"<div><dt>{esc(name)}</dt><dd>{_cell(value)}{f'<small>{_cell(small, figures)}</small>' if small != '' else ''}</dd></div>"
         for name, value, small in rows
     )
     return Html(f'<dl class="st-facts">{cells}</dl>')
@@ -147,8 +159,8 @@ def _row(columns: Sequence[Column], row: Sequence[object], picked: bool) -> str:
     return f'<tr class="{"picked" if picked else ""}">{"".join(cells)}</tr>'
 
 
-def _cell(value: object) -> str:
-    return value if isinstance(value, Html) else esc(value)
+def _cell(value: object, plain: Callable[[object], str] = esc) -> str:
+    return value if isinstance(value, Html) else plain(value)
 
 
 # --- the loop ---
@@ -200,10 +212,10 @@ def bar(done: float | None) -> Html:
 
 
 def progress_line(run: Run) -> str:
-    """ "step 12 of 40 · 8 s · about 20 s left"; '' before the first sign of life."""
+    """ "step 12 of 40 · 8 s · about 20 s left", or what goes on before the first step; '' before the first sign of life."""
     p: dict[str, Any] = run.progress
     if not p.get("total"):
-        return ""
+        return str(p.get("unit", ""))
     parts = [f"{p.get('unit', 'step')} {p['done']:,} of {p['total']:,}"]
     if p.get("seconds") is not None:
         parts.append(duration(p["seconds"]))
@@ -219,7 +231,7 @@ def run_link(run: Run) -> str:
 def share_done(run: Run) -> float | None:
     if run.status == "finished":
         return 1.0
-    total = run.progress.get("total")
+    total = run.progress.get("total") if not run.progress.get("loading") else None
     return run.progress.get("done", 0) / total if total else None
 
 

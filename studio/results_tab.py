@@ -12,7 +12,7 @@ from data.errors import NotFound
 from data.records import Judgment, Project, Run
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, guarded
-from studio.render import Answer, Html, ago, answers, empty, esc, percent, shorten
+from studio.render import Answer, Html, ago, answers, empty, esc, figures, percent, shorten
 from studio.run_report import report
 
 FILTERS: list[tuple[str, str]] = [
@@ -118,7 +118,7 @@ class ResultsTab:
         ]
         return Html(
             f'<div class="st-card"><p class="st-sub">Example {at + 1:,} of {total:,}</p>'
-            f'<p class="st-quote">{esc(asked.text)}</p>{answers(both)}<p class="st-sub">{esc(_verdict(j))}</p></div>'
+            f'<p class="st-quote">{esc(asked.text)}</p>{answers(both)}<p class="st-judged">{figures(_verdict(j))}</p></div>'
         )
 
 
@@ -132,5 +132,5 @@ def _verdict(j: Judgment) -> str:
     said = {"a": f"{j.model_a} is better", "b": f"{j.model_b} is better", "tie": "neither is better"}[j.verdict or "tie"]
     orders = ""
     if j.p_ab is not None and j.p_ba is not None:
-        orders = f" It gives {j.model_b} {percent(1 - j.p_ab)} when shown second and {percent(1 - j.p_ba)} when shown first."
+        orders = f" It gives {j.model_b} {percent(1 - j.p_ab)} when shown second, {percent(1 - j.p_ba)} when shown first."
     return f"{j.judge}: {said}.{orders}{' It changed its mind with the order.' if j.flipped else ''}"

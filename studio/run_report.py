@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -9,9 +10,10 @@ from urllib.parse import quote
 from data.records import Run
 from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
-from studio.render import Html, button, count, duration, esc, facts, note, notes, percent, win_bar
+from studio.render import Html, button, count, duration, facts, figures, note, notes, percent, percents, win_bar
 
 TRAINING = ("sft", "dpo", "kto")
+_IDS = re.compile(r" \((?:[0-9a-f]{16,}|row \d+)(?:, (?:[0-9a-f]{16,}|row \d+))*(?: and \d+ more)?\)")
 
 
 def report(run: Run, said: Sequence[str] = (), link: bool = True) -> Html:
@@ -26,12 +28,29 @@ def report(run: Run, said: Sequence[str] = (), link: bool = True) -> Html:
                 "bad",
             )
         )
-    parts.append(notes(said, ""))
+    parts.append(notes([without_ids(sentence) for sentence in said], ""))
     if run.result:
         parts.append(_result(run))
     if run.kind == "compare" and run.result and link:
         parts.append(button("Look at the answers", f"compare?result={run.run_id}"))
     return Html("".join(f'<div class="st-part">{part}</div>' for part in parts if part))
+
+
+def without_ids(sentence: str) -> str:
+    """A run's own sentence without the prompt ids in brackets, which are for its log."""
+    return _IDS.sub("", sentence)
+
+
+def after(run: Run) -> Html:
+    """What to do with a trained adapter beside comparing it, '' where there is none."""
+    if run.kind not in TRAINING or not run.result.get("model_id"):
+        return Html("")
+    links = (
+        button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
+        button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),
+        button("Train on from it", f"train?run={run.run_id}", quiet=True),
+    )
+    return Html(f'<div class="st-actions">{"".join(links)}</div>')
 
 
 def _result(run: Run) -> Html:
@@ -45,7 +64,7 @@ def _result(run: Run) -> Html:
 
 
 def training(run: Run) -> Html:
-    """Loss and preference accuracy at the end, rows, time; then what to do with the adapter."""
+    """Loss and preference accuracy at the end, rows, time."""
     result, metrics = run.result, run.result.get("metrics") or {}
     rows: list[tuple[str, object, object]] = [
         ("Learned from", count(int(result.get("rows") or 0), "row"), _held_out(result)),
@@ -62,14 +81,13 @@ def training(run: Run) -> Html:
     ):
         if metrics.get(key) is not None:
             held_out = metrics.get(f"eval_{key}")
-            shown = percent if as_percent else (lambda x: f"{round(x, 2) + 0.0:.2f}")
+            shown = percent if as_percent else _margin
             rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else ""))
-    links = (
-        button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
-        button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),
-        button("Train on from it", f"train?run={run.run_id}", quiet=True),
-    )
-    return Html(f'{facts(rows)}<div class="st-actions">{"".join(links)}</div>')
+    return facts(rows)
+
+
+def _margin(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
 
 
 def _held_out(result: Mapping[str, Any]) -> str:
@@ -99,9 +117,9 @@ def comparison(result: CompareResult) -> Html:
         if estimate is not None and estimate.value is not None:
             rows.append((name, _value(estimate), _interval(estimate, small)))
     first, *rest = summary(result)[: -len(result.warnings) or None]
-    said = "".join(f"<li>{esc(sentence)}</li>" for sentence in rest)
+    said = "".join(f"<li>{figures(sentence)}</li>" for sentence in rest)
     more = f"<details class=st-more><summary>In full sentences</summary><ul class=st-said>{said}</ul></details>" if said else ""
-    return Html(f'<p class="st-verdict">{esc(first)}</p>{picture}{facts(rows)}{notes(result.warnings)}{more}')
+    return Html(f'<p class="st-verdict">{figures(first)}</p>{picture}{facts(rows)}{notes(result.warnings)}{more}')
 
 
 def _value(estimate: Estimate) -> str:
@@ -111,21 +129,26 @@ def _value(estimate: Estimate) -> str:
 def _interval(estimate: Estimate, small: str) -> str:
     if estimate.low is None or estimate.high is None:
         return small
-    span = f"95 %: {100 * estimate.low:.0f}–{100 * estimate.high:.0f} %"
+    span = f"95 %: {percents(estimate.low, estimate.high)}"
     return f"{span}, {small}" if small else span
 
 
 def generation(run: Run) -> Html:
-    """How many answers there are, and the way to label them."""
+    """How many answers there are, what went wrong with the others, and the way to label them."""
     r = run.result
     rows: list[tuple[str, object, object]] = [("Answers", f"{r.get('completions', r.get('rows', 0)):,}", "")]
-    if r.get("prompts"):
-        rows.append(("Prompts", f"{r['prompts']:,}", ""))
-    if r.get("duplicates"):
-        rows.append(("The same as another", f"{r['duplicates']:,}", "make no pair"))
-    return Html(
-        f'{facts(rows)}<div class="st-actions">{button("Label them", "label")}{button("See them", "data", quiet=True)}</div>'
-    )
+    for key, name, small in (
+        ("prompts", "Prompts", ""),
+        ("duplicates", "The same as another", "left out: they make no pair"),
+        ("errors", "Failed", "the model gave no answer"),
+        ("truncated", "Cut off", "ended at the longest answer allowed"),
+        ("empty", "Empty", "kept as the model's silence"),
+    ):
+        if r.get(key):
+            rows.append((name, f"{r[key]:,}", small))
+    failed = note(f"The first failure: {r['first_error']}", "warn") if r.get("first_error") else ""
+    links = button("Label them", "label") + button("See them", "data", quiet=True)
+    return Html(f'{facts(rows)}{failed}<div class="st-actions">{links}</div>')
 
 
 def hub_import(run: Run) -> Html:

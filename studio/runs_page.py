@@ -15,13 +15,14 @@ from data import runs
 from data.errors import BadInput
 from data.records import Run
 from data.rundir import RunDir
-from studio.comparisons import start_after
+from studio.choices import outside_world
+from studio.comparisons import after_training, start
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, Top, block, guarded, heading
+from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading
 from studio.metrics import Metrics
 from studio.plots import HOVER, charts
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
-from studio.run_report import TRAINING, report
+from studio.run_report import TRAINING, after, report
 
 SHOWN = 50
 LOG_BYTES = 12_000
@@ -56,23 +57,25 @@ class RunsPage:
         heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
         with gr.Column(elem_classes="st-panel"):
             self.detail = block(elem_id="run-detail")
-            with gr.Row(elem_classes="st-maybe"):
+            with gr.Row(elem_classes="st-maybe st-center"):
                 self.compare = gr.Button(
                     "Compare before and after", variant="primary", visible=False, scale=0, min_width=270, elem_id="run-compare"
                 )
                 self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
+                self.after = block(elem_id="run-after", scale=1)
         self.charts = block(elem_id="run-charts", js_on_load=HOVER)
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
             self.log = block(elem_id="run-log")
         self.list = block(elem_id="run-list", js_on_load=PICK)
         self.picked = gr.Textbox("", visible=False)
+        self.where = gr.Textbox("", visible=False)
         self.timer = gr.Timer(1.0, active=False)
-        live = [self.list, self.detail, self.compare, self.stop, self.charts, self.log_box, self.log, self.timer]
+        live = [self.list, self.detail, self.compare, self.stop, self.after, self.charts, self.log_box, self.log, self.timer]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
         self.list.pick(guarded(self.pick), outputs=[self.picked, *live], **shared)
         self.timer.tick(guarded(self.refresh), self.picked, live, **shared)
-        self.compare.click(guarded(self.compare_it), self.picked, [self.picked, *live], **shared)
+        goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
 
     # --- handlers ---
@@ -99,13 +102,17 @@ class RunsPage:
         return self._live(viewer, picked)
 
     def compare_it(self, picked: str, request: gr.Request) -> list[Any]:
-        """Start the comparison of before and after, and look at it."""
+        """Start the comparison of before and after and look at it; where the demo model would be asked or would judge what it
+        knows nothing of, go to the Compare page, which says so and has the choice."""
         viewer = self._studio.viewer(request)
         run = self._chosen(viewer, picked)
         if run is None:
             raise BadInput("Choose a run first.")
-        started = start_after(self._studio, viewer, run.run_id).run_id
-        return [started, *self._live(viewer, started)]
+        wanted = after_training(self._studio, viewer, run.run_id)
+        if outside_world([wanted.before, wanted.after, wanted.judge], wanted.asked, "", viewer.is_visitor):
+            return [f"./compare?run={run.run_id}", *[gr.skip()] * (1 + len(self._live(viewer, picked)))]
+        started = start(self._studio, viewer, wanted).run_id
+        return ["", started, *self._live(viewer, started)]
 
     # --- what is shown ---
 
@@ -129,6 +136,7 @@ class RunsPage:
                 gr.update(visible=False),
                 gr.update(visible=False),
                 "",
+                "",
                 gr.update(visible=False),
                 "",
                 gr.Timer(active=False),
@@ -138,6 +146,7 @@ class RunsPage:
             self._detail(run),
             gr.update(visible=run.kind in TRAINING and bool(run.result.get("model_id"))),
             self._stop_button(run),
+            after(run),
             charts(run.kind, self._metrics.of(run.run_id)),
             gr.update(visible=True),
             self._log(run),
@@ -173,7 +182,8 @@ class RunsPage:
 
     def _log(self, run: Run) -> Html:
         folder = self._folder(run)
-        text = folder.log_tail(LOG_BYTES).strip() or "Nothing has been printed yet."
+        said = "\n".join(self._metrics.notes(run.run_id))  # with the ids that the page leaves out
+        text = "\n".join(part for part in (said, folder.log_tail(LOG_BYTES).strip()) if part) or "Nothing has been printed yet."
         command = f"python -m {run.module} {folder.path}" if not run.owner else f"python -m {run.module} RUN_DIR"
         return Html(f'<p class="st-sub">Runs as: {esc(command)}</p><pre class="st-log" tabindex="0">{esc(text)}</pre>')
 

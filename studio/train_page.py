@@ -7,13 +7,16 @@ Everything else has a default that was measured on the demo model or is a publis
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from data import prompts
 from data.errors import BadInput
 from data.records import Model, Project, SnapshotLayout
 from labeling import snapshots
+from studio.choices import outside_world
 from studio.context import Studio, Viewer
 from studio.form import Form
 from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
@@ -34,17 +37,16 @@ ROWS: dict[str, tuple[str, str]] = {
     "sft": ("good answer", "good answers"),
 }
 FEW, ENOUGH = 10, 100  # rows: below the first a change is unlikely, from the second on likely to show
+LOOK_AT = 500  # labelled prompts, to see whether they are of the demo model's world
 MODULES = {"sft": "training.sft", "dpo": "training.dpo", "kto": "training.kto"}
 
 
 class Learns(NamedTuple):
-    """What a run would learn from; `problem` says why it cannot start."""
+    """What a run would learn from: rows, the whole told in words, whether they are enough to start."""
 
     train: int
-    held_out: int
-    labels: int
     html: Html
-    problem: str
+    ready: bool
 
 
 class TrainPage:
@@ -60,23 +62,24 @@ class TrainPage:
             with gr.Column(elem_classes="st-panel", min_width=320, scale=5):
                 self.method = gr.Radio(METHODS, value="dpo", label="What it should learn", elem_id="train-method")
                 self.start_from = choice(label="Start from", elem_id="train-from")
-                self.name = gr.Textbox("", label="Name of the run", max_length=120, elem_id="train-name")
+                self.form = Form()
+                self.form.build_open("dpo")
             with gr.Column(elem_classes="st-panel", min_width=320, scale=6):
                 self.learns = block(elem_id="train-data")
+                self.name = gr.Textbox("", label="Name of the run", max_length=120, visible=False, elem_id="train-name")
                 self.go = gr.Button("Train", variant="primary", size="lg", interactive=False, elem_id="train-go")
-        with gr.Accordion("Settings", open=True, elem_classes="st-settings"):
-            self.form = Form()
-            self.form.build("dpo")
+        self.form.build_closed("dpo")
         self.where = gr.Textbox("", visible=False)
+        self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
         knobs = self.form.components
-        shown = [self.method, self.start_from, self.name, self.learns, self.go, *knobs]
+        chosen = [self.name, self.learns, self.go, self.proposal, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-        demo.load(guarded(self.load), outputs=[self.top.html, *shown], **quiet)
+        demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *chosen], **quiet)
         gr.on(
             [self.method.input, self.start_from.input],
             guarded(self.choose),
-            [self.method, self.start_from],
-            [self.name, self.learns, self.go, *knobs],
+            [self.method, self.start_from, self.proposal, *knobs],
+            chosen,
             **quiet,
         )
         started = self.go.click(
@@ -94,12 +97,12 @@ class TrainPage:
         chosen = next((m for m in parents if m.run_id and m.run_id == query(request, "run")), parents[0] if parents else None)
         choices = [(m.name, m.model_id) for m in parents]
         first = gr.Dropdown(choices, value=chosen.model_id if chosen else None)
-        return [self.top.show(viewer, project), method, first, *self._choice(project, method, chosen)]
+        return [self.top.show(viewer, project), method, first, *self._choice(viewer, method, chosen, {})]
 
-    def choose(self, method: str, model_id: str | None, request: gr.Request) -> list[Any]:
+    def choose(self, request: gr.Request, method: str, model_id: str | None, proposal: str, *values: Any) -> list[Any]:
         viewer = self._studio.viewer(request)
         parent = self._parent(viewer, model_id) if model_id else None
-        return self._choice(self._studio.project(viewer), method, parent)
+        return self._choice(viewer, method, parent, self.form.edits(proposal, values))
 
     def start(self, request: gr.Request, method: str, model_id: str | None, name: str, *values: Any) -> str:
         """Freeze, start, and go and watch."""
@@ -142,27 +145,32 @@ class TrainPage:
             raise BadInput(f"{model.name} cannot be trained here; choose a base model or an adapter.")
         return model
 
-    def _choice(self, project: Project, method: str, parent: Model | None) -> list[Any]:
+    def _choice(self, viewer: Viewer, method: str, parent: Model | None, edits: Mapping[str, Any]) -> list[Any]:
         """Name, what it learns from, the button, and the knobs, for this method and parent."""
+        project = self._studio.project(viewer)
         learns = self._learns(project, method)
-        config = recipe(method, parameters_of(str(parent.spec.get("base", ""))) if parent else 0)
+        config = recipe(method, parameters_of(str(parent.spec.get("base", ""))) if parent else 0, learns.train)
         text = f"Train on {count(learns.train, *ROWS[method])}" if learns.train else "Train"
-        problem = learns.problem or ("" if parent else "There is no model to train; add one on the Models page.")
+        missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
         return [
-            _name(method, learns.train),
-            Html(f"{learns.html}{notes([problem] if problem else [], 'bad')}"),
-            gr.Button(text, interactive=not problem),
-            *self.form.show(config, method),
+            gr.Textbox(_name(method, learns.train), visible=learns.ready),
+            Html(f"{learns.html}{missing}{self._foreign(viewer, project, parent)}"),
+            gr.Button(text, interactive=learns.ready and parent is not None),
+            self.form.proposal(config, edits),
+            *self.form.show(config, method, edits),
         ]
+
+    def _foreign(self, viewer: Viewer, project: Project, parent: Model | None) -> Html:
+        """What to know before the demo model is trained on what people said about the real world."""
+        labelled = prompts.labelled(self._studio.db, project.project_id, LOOK_AT)
+        return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
     def _learns(self, project: Project, method: str) -> Learns:
         manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method])
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
         labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
         if not labels:
-            return Learns(
-                0, 0, 0, empty("Nothing is labelled yet.", "label", "Label the first answers"), "Label some answers first."
-            )
+            return Learns(0, empty("Nothing is labelled yet.", "label", "Label the first answers"), False)
         one, many = ROWS[method]
         rows: list[tuple[str, object, object]] = [
             ("Learns from", count(train, one, many), f"from {count(labels, 'label')}"),
@@ -177,10 +185,11 @@ class TrainPage:
             warnings.append(
                 f"{count(simulated, 'label')} of these {'was' if simulated == 1 else 'were'} simulated, not given by a person."
             )
-        if 0 < train < FEW:
+        if snapshots.MIN_TRAIN_ROWS <= train < FEW:
             warnings.append(f"{count(train, one, many)} is very little: label some more before you expect a change.")
-        problem = "" if train >= snapshots.MIN_TRAIN_ROWS else "These are too few for training; label about 20 answers first."
-        return Learns(train, held_out, labels, Html(f"{facts(rows)}{notes(warnings)}{_hope(train, many)}"), problem)
+        ready = train >= snapshots.MIN_TRAIN_ROWS
+        few = "" if ready else note("These are too few for training.", "bad", "label", "Label about 20 answers first")
+        return Learns(train, Html(f"{facts(rows)}{few}{notes(warnings)}{_hope(train, many)}"), ready)
 
 
 def _hope(train: int, many: str) -> Html:
@@ -191,7 +200,7 @@ def _hope(train: int, many: str) -> Html:
 
 
 def _name(method: str, train: int) -> str:
-    return f"{method.upper()} on {count(train, *ROWS[method])}"
+    return f"{method.upper()} on {count(train, *ROWS[method])}" if train else ""
 
 
 def steps_of(config: TrainConfig, rows: int) -> int:

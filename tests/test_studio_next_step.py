@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from labelling import prompt, seed_project
 
+from data import completions, projects, prompts, runs
+from data.database import Database
+from data.engine import Message
 from data.errors import BadInput
 from data.projects import Counts
-from data.records import Run, RunKind
+from data.records import Run, RunKind, now
+from data.settings import Settings
 from studio.form import Form
-from studio.next_step import ENOUGH_LABELS, Overview, next_of, steps_of
+from studio.next_step import ENOUGH_LABELS, Overview, next_of, overview, steps_of
 from studio.train_page import steps_of as training_steps
-from training.config import METHODS, DpoConfig, SftConfig, config_class, recipe
+from training.config import METHODS, DpoConfig, SftConfig, TrainConfig, config_class, recipe
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -24,8 +32,8 @@ def run(kind: RunKind, status: str = "finished", minute: int = 0) -> Run:
 
 
 def seen(active: Run | None = None, adapter: Run | None = None, compared: bool = False, **counted: int) -> Overview:
-    zero = dict.fromkeys(Counts._fields, 0)
-    return Overview(Counts(**{**zero, **counted}), [], active, adapter, compared)
+    zero, waiting = dict.fromkeys(Counts._fields, 0), counted.pop("waiting", 0)
+    return Overview(Counts(**{**zero, **counted}), [], active, adapter, compared, waiting)
 
 
 PROMPTS = {"prompts": 50, "held_out": 10}
@@ -44,6 +52,12 @@ PAIRS = {**PROMPTS, "completions": 80, "pairs": 120}
         (seen(run("dpo", "queued"), **PAIRS, labels=30, decided=30), "train", "runs?run=dpo0"),
         (seen(None, run("dpo"), **PAIRS, labels=30, decided=30, adapters=1), "compare", "compare?run=dpo0"),
         (seen(None, run("dpo"), True, **PAIRS, labels=30, decided=30, adapters=1), "candidates", "data?tab=generate&run=dpo0"),
+        (seen(**PAIRS, waiting=7), "candidates", "data?tab=generate&for=new"),
+        (
+            seen(None, run("dpo"), True, **PAIRS, labels=30, decided=30, adapters=1, waiting=7),
+            "candidates",
+            "data?tab=generate&for=new&run=dpo0",
+        ),
     ],
 )
 def test_the_next_thing_follows_from_what_is_there(overview: Overview, place: str, link: str) -> None:
@@ -60,6 +74,54 @@ def test_in_a_binary_project_single_answers_are_enough() -> None:
     assert next_of(one_each, "pairwise").place == "candidates"
 
 
+def test_what_would_be_next_stands_beside_new_prompts() -> None:
+    found = next_of(seen(None, run("dpo"), **PAIRS, labels=30, decided=30, adapters=1, waiting=1), "pairwise")
+    assert found.title == "1 new prompt without an answer"
+    assert found.others == (("Compare before and after", "compare?run=dpo0"),)
+
+
+def test_the_time_of_a_training_is_told_of_the_demo_only() -> None:
+    real = seen(**PAIRS, labels=30, decided=30)
+    assert "minute" not in next_of(real, "pairwise").text
+    assert "about a minute" in next_of(real._replace(is_demo=True), "pairwise").text
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    db = Database(Settings(home=tmp_path / "home"))
+    yield db
+    db.close()
+
+
+def test_home_sees_what_was_imported_after_the_last_answers(db: Database) -> None:
+    project = seed_project(db, n_prompts=4)
+    assert overview(db, project).waiting == 0
+    prompts.add(db, [prompt(project, f"new {n}") for n in range(3)])
+    assert overview(db, project).waiting == 3
+    runs.add(db, replace(run("generate"), project_id=project.project_id, queued_at=now()))
+    assert overview(db, project).waiting == 0, "who generated afterwards has chosen to leave them"
+    prompts.add(db, [prompt(project, "newer")])
+    assert overview(db, project).waiting == 1
+
+
+def test_what_a_judge_compared_is_no_candidate(db: Database) -> None:
+    project = seed_project(db, n_prompts=4)
+    prompts.add(db, [prompt(project, "only compared")])
+    asked = next(p for p in prompts.of_project(db, project.project_id) if p.text == "only compared")
+    runs.add(db, replace(run("compare"), project_id=project.project_id))
+    completions.add(db, [completions.new(asked, "judged", "generated", "m", run_id="compare0")], to_label=False)
+    assert overview(db, project).counts.completions == 8
+    assert [p.text for p in prompts.unanswered(db, project.project_id)] == ["only compared"]
+
+
+def test_the_newest_import_is_answered_first_and_in_its_own_order(db: Database) -> None:
+    project = projects.create(db, "Two imports")
+    for source, texts in (("old.jsonl", "ab"), ("new.jsonl", "cd")):
+        for text in texts:
+            prompts.add(db, [prompts.new(project.project_id, [Message("user", text)], source=source)])
+    assert [p.text for p in prompts.unanswered(db, project.project_id, 3)] == ["c", "d", "a"]
+
+
 # --- the form ---
 
 
@@ -68,7 +130,8 @@ def built() -> Form:
 
     form = Form()
     with gr.Blocks():
-        form.build("dpo")
+        form.build_open("dpo")
+        form.build_closed("dpo")
     return form
 
 
@@ -78,6 +141,27 @@ def test_what_the_form_shows_is_what_it_reads(method: str) -> None:
     config = recipe(method, 1_000_000_000)
     shown: list[Any] = [update.get("value") for update in form.show(config, method)]
     assert form.read(method, shown) == config
+
+
+def filled(form: Form, config: TrainConfig, method: str, edits: dict[str, Any]) -> list[Any]:
+    return [update.get("value") for update in form.show(config, method, edits)]
+
+
+def test_what_a_person_changed_outlives_another_method_and_another_model() -> None:
+    form = built()
+    few = recipe("dpo", 1_000_000, 20)
+    values = filled(form, few, "dpo", {})
+    assert form.read("dpo", values).epochs == 10, "few labels are gone over more often"
+    assert form.edits(form.proposal(few, {}), values) == {}
+    names = [knob.name for knob in form._knobs]
+    values[names.index("epochs")] = 6
+    edits = form.edits(form.proposal(few, {}), values)
+    assert edits == {"epochs": 6}
+    other = replace(recipe("kto", 1_000_000_000, 40), epochs=6.0)  # by chance what the person wants
+    values = filled(form, other, "kto", edits)
+    edits = form.edits(form.proposal(other, edits), values)
+    assert form.read("kto", values).learning_rate == other.learning_rate
+    assert form.read("dpo", filled(form, few, "dpo", edits)).epochs == 6
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,7 +177,7 @@ def test_a_bad_value_is_told_by_its_name() -> None:
     values: list[Any] = [update.get("value") for update in form.show(DpoConfig(), "dpo")]
     names = [knob.name for knob in form._knobs]
     values[names.index("beta")] = None
-    with pytest.raises(BadInput, match="Beta is empty"):
+    with pytest.raises(BadInput, match=r"\(beta\) is empty"):
         form.read("dpo", values)
     values[names.index("beta")] = -1
     with pytest.raises(BadInput, match="beta must be at least"):

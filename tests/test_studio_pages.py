@@ -18,7 +18,7 @@ from fakes import FakeEngine
 from labelling import completion, prompt, seed_project
 from openai_server import openai_server
 
-from data import completions, models, people, projects, prompts
+from data import completions, importers, models, people, projects, prompts
 from data.database import Database
 from data.engine import ModelSpec
 from data.records import Project
@@ -170,6 +170,10 @@ def test_typed_prompts_are_stored_once(app: App, page: Any, own: Project) -> Non
     page.locator("#import-add").click()
     says(page, "2 prompts added")
     assert sorted(p.text for p in prompts.of_project(app.db, own.project_id)) == ["And what is not?", "What is love?"]
+    page.locator("#import-added a", has_text="Generate answers").click()  # the next step
+    page.wait_for_url("**/data?tab=generate&for=new")
+    assert page.get_by_label("Prompts without answers, newest first").is_checked()
+    page.locator("#gen-says a", has_text="add one on the Models page").wait_for()  # the demo model knows nothing of love
 
 
 def test_a_file_is_looked_at_before_it_is_taken_in(app: App, page: Any, own: Project, tmp_path: Path) -> None:
@@ -188,6 +192,8 @@ def test_a_file_is_looked_at_before_it_is_taken_in(app: App, page: Any, own: Pro
     says(page, "3 prompts, 6 answers and 3 labels added")
     counted = projects.counts(app.db, own.project_id)
     assert (counted.prompts, counted.completions, counted.labels) == (3, 6, 3)
+    steps = page.locator("#import-report .st-cta")
+    assert steps.all_inner_texts() == ["Train on the labels", "Label the answers", "See the prompts"]
     page.locator("#import-upload input[type=file]").set_input_files(str(file))
     page.locator("#import-go").wait_for()
     page.locator("#import-go").click()
@@ -289,9 +295,10 @@ def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> No
     page.locator("#end-model input, #end-model textarea").fill("some-model")
     page.locator("#end-key input").fill(SECRET)
     page.locator("#end-test").click()
-    page.locator(".toast-body").first.wait_for()  # nothing answers there: a sentence
+    page.locator("#end-says .st-note.bad").wait_for()  # nothing answers there: a sentence, where the button is
     page.locator("#end-save").click()
-    says(page, "My server is saved")
+    page.locator("#end-says .st-note.warn", has_text="My server is saved").wait_for()  # all the same
+    assert "does not answer now" in page.locator("#end-says").inner_text()
     profile = next(m for m in models.visible(app.db, "", "") if m.name == "My server")
     assert app.studio.keys.of(profile) == SECRET
     assert page.locator("#end-key input").input_value() == ""
@@ -328,6 +335,20 @@ def test_an_endpoint_answers_imported_prompts(app: App, page: Any, own: Project)
     assert [f for f in files if SECRET.encode() in f.read_bytes()] == []
 
 
+def test_a_server_that_answers_is_saved_with_what_it_said(app: App, page: Any) -> None:
+    with openai_server(FakeEngine(["Hello to you"])) as server:
+        visit(page, app, "models")
+        opened(page, page.get_by_role("tab", name="Endpoint"))
+        page.locator("#end-name input, #end-name textarea").fill("Kind server")
+        page.locator("#end-url input, #end-url textarea").fill(server.url())
+        page.locator("#end-model input, #end-model textarea").fill("some-model")
+        page.locator("#end-save").click()
+        page.locator("#end-says .st-note.good", has_text="Hello to you").wait_for()
+    assert "key" not in page.locator("#models-list tr", has_text="Kind server").inner_text()  # it has none
+    made = next(m for m in models.visible(app.db, "", "") if m.name == "Kind server")
+    models.remove(app.db, made.model_id)
+
+
 @pytest.mark.parametrize(
     ("where", "says_"),
     [("/no/such/folder", "neither a folder"), ("not a name", "neither a folder"), ("someone/some-model", "cannot be reached")],
@@ -349,15 +370,28 @@ def test_without_labels_training_says_what_is_missing(app: App, page: Any, own: 
     assert page.locator("#train-go").is_disabled()
 
 
+def test_training_the_demo_model_on_the_real_world_is_not_silent(app: App, page: Any, own: Project, tmp_path: Path) -> None:
+    file = app.studio.settings.import_dir / "real.jsonl"
+    rows = [{"prompt": f"What of {n} is true?", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(20)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    importers.load(app.db, own.project_id, Path(file.name))
+    visit(page, app, "train")
+    page.locator("#train-data .st-note.warn", has_text="outside the demo model's small world").wait_for()
+    assert page.locator("#train-data a", has_text="add one on the Models page").get_attribute("href") == "./models"
+    assert page.locator("#train-go").is_enabled()  # said, not forbidden
+
+
 def test_the_form_follows_the_method(app: App, page: Any, own: Project) -> None:
     visit(page, app, "train")
-    page.locator("#knob-beta").wait_for()
+    assert page.locator("#knob-epochs").is_visible()  # what everybody may want to change
+    assert not page.locator("#knob-learning_rate").is_visible()
+    opened(page, page.get_by_role("button", name="Settings"))
+    page.locator("#knob-beta").wait_for()  # the accordion opens over some frames
     page.get_by_label("Imitate good answers (SFT)").check()
     page.locator("#knob-beta").wait_for(state="hidden")
     page.get_by_label("Tell good from bad (KTO)").check()
     page.locator("#knob-beta").wait_for()
-    opened(page, page.get_by_role("button", name="More settings"))
-    page.locator("#knob-desirable_weight").wait_for()  # the accordion opens over some frames
+    page.locator("#knob-desirable_weight").wait_for()
     assert not page.locator("#knob-label_smoothing").is_visible()
 
 

@@ -18,7 +18,7 @@ from evals.winrate import Estimate
 from studio import render
 from studio.plots import CHARTS, MAX_POINTS, charts, thin, ticks
 from studio.render import Answer, Column, Html, Step
-from studio.run_report import report
+from studio.run_report import after, report, without_ids
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>" onmouseover=x \'${alert(3)}'
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -112,6 +112,52 @@ def test_counts() -> None:
     assert render.count(1, "label") == "1 label"
     assert render.count(1204, "label") == "1,204 labels"
     assert render.count(2, "reply", "replies") == "2 replies"
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.5, "50 %"), (0.496, "49.6 %"), (0.504, "50.4 %"), (0.5001, "50 %"), (0.63, "63 %"), (0.998, "99.8 %"), (0.0, "0 %")],
+)
+def test_a_share_never_seems_to_be_a_half_that_it_is_not(share: float, said: str) -> None:
+    assert render.percent(share) == said
+
+
+def test_an_interval_is_rounded_like_its_value() -> None:
+    assert render.percents(0.496, 0.56) == "49.6–56 %"
+
+
+def test_a_figure_stays_on_one_line_with_its_unit() -> None:
+    whole = '<span class="st-fig">'
+    assert render.figures("in 49.6 % (95 % interval 43–56 %) <b>") == (
+        f"in {whole}49.6 %</span> ({whole}95 %</span> interval {whole}43–56 %</span>) &lt;b&gt;"
+    )
+    assert render.figures(HOSTILE) == render.esc(HOSTILE)
+
+
+# --- what came of a run ---
+
+
+def test_ids_of_rows_are_for_the_log_alone() -> None:
+    ids = ", ".join("0123456789abcdef" * 2 for _ in range(3))
+    said = f"3 rows left out: the answer is empty ({ids} and 4 more)."
+    assert without_ids(said) == "3 rows left out: the answer is empty."
+    assert without_ids("2 completions were cut (row 3, row 14).") == "2 completions were cut."
+    assert without_ids("The limit of 50 rows was reached (of 80).") == "The limit of 50 rows was reached (of 80)."
+    assert "0123456789abcdef" not in report(run(), [said])
+
+
+def test_a_generation_tells_all_that_went_wrong() -> None:
+    result = {"completions": 7, "prompts": 4, "duplicates": 2, "errors": 3, "truncated": 5, "empty": 1, "first_error": HOSTILE}
+    shown = re.sub(r"<[^>]+>", " ", report(run(kind="generate", result=result)))
+    for name, n in (("Answers", 7), ("The same as another", 2), ("Failed", 3), ("Cut off", 5), ("Empty", 1)):
+        assert re.search(rf"{name}\s+{n}\b", shown), shown
+    assert Seen(report(run(kind="generate", result=result))).handlers == []
+
+
+def test_only_a_trained_model_is_offered_for_more() -> None:
+    assert after(run(result={"model_id": "m"}))
+    assert not after(run(result={}))
+    assert not after(run(kind="generate", result={"model_id": "m"}))
 
 
 # --- charts ---
