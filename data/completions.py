@@ -7,14 +7,17 @@ one."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from data.cursor import Cursor
 from data.database import Database
 from data.errors import NotFound
-from data.records import Completion, Pair, Prompt, content_id, from_row, now, to_row
+from data.records import Completion, Flag, Pair, Prompt, content_id, from_row, now, to_row
+from data.validity import DEFAULT_LEAKS, flags_of_text
 
 MAX_PARTNERS = 12  # a new completion is paired with at most so many others: 20 imported models a prompt need not make 190 pairs
 Origin = Literal["generated", "imported"]
@@ -68,6 +71,8 @@ def add(db: Database, completions: Sequence[Completion], to_label: bool = True) 
     Without `to_label` they make no pairs: a judge has compared them, and people's time goes to what can be trained on.
     """
 
+    completions = _flagged(db, completions)
+
     def store(cursor: Cursor) -> int:
         wanted = sorted({c.prompt_id for c in completions})
         sql = "select prompt_id from prompts where prompt_id in (select unnest(?::varchar[]))"
@@ -103,6 +108,33 @@ def of_prompts(db: Database, prompt_ids: Sequence[str]) -> list[Completion]:
     return [from_row(Completion, row) for row in db.rows(sql, [list(prompt_ids)])] if prompt_ids else []
 
 
+class Facts(NamedTuple):
+    """What of a completion matters when it is labelled, without its text: `digest` is that of the text without its margins."""
+
+    length: int
+    digest: str
+    flags: tuple[Flag, ...]
+
+
+BLANK = " \t\n\r\f\v"  # what does not make two answers different
+
+
+def facts(db: Database, completion_ids: Iterable[str]) -> dict[str, Facts]:
+    """Of those that exist."""
+    ids = sorted(completion_ids)
+    if not ids:
+        return {}
+    sql = """select completion_id, length(text) as length, md5(trim(text, ?)) as digest, flags
+             from completions where completion_id in (select unnest(?::varchar[]))"""
+    found = db.rows(sql, [BLANK, ids])
+    return {row["completion_id"]: Facts(row["length"], row["digest"], tuple(json.loads(row["flags"]))) for row in found}
+
+
+def pair_id_of(one: str, other: str) -> str:
+    """The id of the pair of two completions, whichever is named first."""
+    return content_id(*sorted((one, other)))
+
+
 def of_run(db: Database, run_id: str) -> list[Completion]:
     sql = "select * from completions where run_id = ? order by created_at, sample_index, completion_id"
     return [from_row(Completion, row) for row in db.rows(sql, [run_id])]
@@ -134,6 +166,15 @@ def candidates(db: Database, project_id: str) -> int:
     return int(db.value(sql, {"p": project_id}))
 
 
+def _flagged(db: Database, completions: Sequence[Completion]) -> list[Completion]:
+    """With the flags of their texts, by the built-in phrases that give a model away and their project's own."""
+    leaks: dict[str, tuple[str, ...]] = {}
+    for project_id in {c.project_id for c in completions}:
+        stored = db.value("select settings from projects where project_id = ?", [project_id])
+        leaks[project_id] = (*DEFAULT_LEAKS, *json.loads(stored or "{}").get("leak_phrases", ()))
+    return [replace(c, flags=flags_of_text(c.text, c.finish_reason, leaks[c.project_id])) for c in completions]
+
+
 def _new_pairs(cursor: Cursor, added: Sequence[Mapping[str, Any]]) -> Iterator[Pair]:
     fresh = {row["completion_id"] for row in added}
     prompt_ids = sorted({row["prompt_id"] for row in added})
@@ -158,7 +199,7 @@ def _pairs_of_prompt(distinct: Sequence[Mapping[str, Any]], fresh: set[str], ran
         for c in newcomers:
             partners[c] += 1
         row = distinct[i]
-        yield Pair(content_id(one, other), row["project_id"], row["prompt_id"], one, other, rank, now())
+        yield Pair(pair_id_of(one, other), row["project_id"], row["prompt_id"], one, other, rank, now())
         rank += 1
 
 

@@ -12,6 +12,7 @@ from data.cursor import Cursor
 from data.database import Database
 from data.errors import BadInput, NotFound, RunError
 from data.records import Policy, Project, ProjectSettings, Task, from_row, now, to_row
+from data.validity import check_patterns
 
 MAX_NAME = 200
 MAX_OVERLAP = 20
@@ -168,6 +169,7 @@ def _check(s: ProjectSettings) -> None:
     for words in (s.reasons, s.sources, s.leak_phrases):
         if len(words) > MAX_WORDS or any(not w.strip() or len(w) > MAX_NAME for w in words):
             raise BadInput(f"A list holds at most {MAX_WORDS} entries of 1 to {MAX_NAME} characters.")
+    check_patterns(s.leak_phrases)
 
 
 def _must_exist(found: int) -> None:

@@ -1,37 +1,46 @@
 """Which item an annotator is shown next, with its sides fixed, written down before it is shown.
 
 The tables stay the truth. What must answer in milliseconds beside a million rows (counts, who has seen what, leases) is kept in
-memory, one `Pool` per project: rebuilt from the tables when a project is first asked for, then updated by what each commit
-brings, whoever wrote it.
+memory, one `ProjectMemory` per project: rebuilt from the tables when a project is first asked for, then updated by what each
+commit brings, whoever wrote it.
 
-An impression is served again, same sides, until its annotator labels it or someone else has completed the item: so a reload
-brings back what was on the screen. A lease (120 s) keeps an item from a second person meanwhile; a label on an expired lease is
-kept all the same.
+An impression is served again, same sides, until its annotator labels it or others have completed the item: so a reload brings
+back what was on the screen. A lease (120 s, renewed by the page's heartbeat) keeps a place in the item's overlap meanwhile.
+Nobody holds more leases than the remaining items divided by the people at work, so that the last ones are shared. A label on an
+expired lease is kept all the same, and marked `extra` when the item had enough without it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import secrets
+import math
+import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from data import completions, impressions, prompts
 from data.database import Database
+from data.errors import NotFound
 from data.journal import Change
 from data.records import Impression, Prompt
-from labeling.memory import ProjectMemory, Shown
-from labeling.pool import POLICY, Drawn
+from labeling.memory import COUNTED, ProjectMemory
+from labeling.memory_load import load
+from labeling.serving import Batch, Fresh, swapped, take_back
+from labeling.track import Consistency, Track, day_of
+
+__all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "Assignment", "Beat", "Progress", "Served", "swapped", "with_texts"]
 
 LEASE_SECONDS = 120
-OVERLAP = 1  # labels an item needs; a project's own number comes with projects' settings
+HEARTBEAT_SECONDS = 20
 MAX_SERVED = 100
 MAX_NEWS_ROWS = 20_000
-TABLES = frozenset({"prompts", "pairs", "completions", "impressions", "label_events"})
+TABLES = frozenset(
+    {"prompts", "pairs", "completions", "impressions", "label_events", "gold", "adjudications", "judgments"}
+)  # fmt: skip
 log = logging.getLogger("studio.assignment")
 
 
@@ -45,7 +54,8 @@ class Served(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """`mine` and `skipped` are this annotator's; `first_rank` is how many labels give every prompt one."""
+    """`mine`, `skipped`, `today` and `consistency` are this annotator's; `first_rank` is how many labels give every prompt one;
+    `labels` are everybody's."""
 
     mine: int
     skipped: int
@@ -53,11 +63,16 @@ class Progress(NamedTuple):
     total: int
     first_rank: int
     left: int
+    today: int
+    labels: int
+    consistency: Consistency
 
 
-def swapped(annotator_id: str, pair_id: str) -> bool:
-    """Whether this annotator sees the pair's second completion on the left: a fair coin, the same for ever."""
-    return hashlib.sha256(f"side\0{annotator_id}\0{pair_id}".encode()).digest()[0] & 1 == 1
+class Beat(NamedTuple):
+    """Which impressions still have their place, and which went to others: those need no label any more."""
+
+    kept: list[str]
+    lost: list[str]
 
 
 def with_texts(db: Database, served: Sequence[Impression]) -> list[Served]:
@@ -69,13 +84,21 @@ def with_texts(db: Database, served: Sequence[Impression]) -> list[Served]:
 
 
 class Assignment:
-    """Serves impressions; safe to call from any thread."""
+    """Serves impressions; safe to call from any thread. `clock` gives seconds since 1970."""
 
-    def __init__(self, db: Database, overlap: int = OVERLAP, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        db: Database,
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
         self._db = db
-        self._overlap = overlap
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
+        self._clock = clock
+        self._rng = rng or random.Random()
         self._projects: dict[str, ProjectMemory] = {}
+        self._stale: set[str] = set()  # to be read again from the tables
         self._lock = threading.Lock()  # memory; never held while waiting for a write
         self._news: list[Change] = []  # committed and not yet taken in
         self._news_rows = 0
@@ -89,42 +112,86 @@ class Assignment:
         Fewer come back when fewer are open. NotFound when there is no such project.
         """
         n = max(0, min(n, MAX_SERVED))
-        with self._turn(
-            annotator_id, project_id
-        ):  # two requests of one person: the second must not be given what is not yet stored
+        with self._turn(annotator_id, project_id):  # two requests of one person: the second must not get what is not yet stored
             with self._lock:
-                project = self._project(project_id)
-                now = time.time()
-                project.pool.expire(now)
-                again = self._again(project, annotator_id, n, now)
-                fresh = [
-                    self._show(project, project_id, annotator_id, d, now) for d in project.pool.draw(annotator_id, n - len(again))
-                ]
+                project, now = self._project(project_id), self._clock()
+                limit = self._limit(project, annotator_id, now)
+                again = self._again(project, annotator_id, n, limit, now)
+                batch = Batch(project, annotator_id, now, self.lease_seconds, self._rng)
+                fresh = batch.fill(n - len(again), limit - project.pool.held(annotator_id))
             if fresh:
                 self._store(project, annotator_id, fresh)
-        return with_texts(self._db, [*again, *(shown.impression for shown in fresh)])
+        return with_texts(self._db, [*again, *(one.shown.impression for one in fresh)])
+
+    def heartbeat(self, annotator_id: str, project_id: str, impression_ids: Sequence[str]) -> Beat:
+        """Renew the leases of what this annotator's page holds, in the order in which it will be shown."""
+        beat = Beat([], [])
+        with self._lock:
+            project, now = self._project(project_id), self._clock()
+            limit, shown = self._limit(project, annotator_id, now), project.tracks[annotator_id].shown
+            ids = dict.fromkeys(impression_ids)
+            leased = project.pool.held(annotator_id) - sum(
+                project.pool.has_lease(shown[i].item_id, annotator_id) for i in ids if i in shown
+            )  # by another page of theirs
+            for impression_id in ids:
+                one = shown.get(impression_id)
+                if one is None:
+                    beat.lost.append(impression_id)
+                elif one.impression.kind not in COUNTED:
+                    beat.kept.append(impression_id)
+                elif leased < limit and project.pool.open_for(one.item_id, annotator_id):
+                    project.pool.lease(one.item_id, annotator_id, now + self.lease_seconds)
+                    leased += 1
+                    beat.kept.append(impression_id)
+                else:
+                    project.pool.release(one.item_id, annotator_id)
+                    beat.lost.append(impression_id)
+        return beat
 
     def release(self, annotator_id: str, impression_ids: Iterable[str]) -> int:
         """End the leases of impressions that this annotator will not label now; how many there were."""
-        ended = 0
+        ids, ended = list(impression_ids), 0
         with self._lock:
             self._catch_up()
             for project in self._projects.values():
-                mine = project.shown.get(annotator_id, {})
-                for impression_id in impression_ids:
-                    if shown := mine.get(impression_id):
-                        project.pool.release(shown.item_id, annotator_id)
-                        ended += 1
+                mine = project.tracks[annotator_id].shown if annotator_id in project.tracks else {}
+                for shown in [mine[i] for i in ids if i in mine]:
+                    project.pool.release(shown.item_id, annotator_id)
+                    ended += 1
         return ended
 
     def progress(self, annotator_id: str, project_id: str) -> Progress:
         with self._lock:
-            project = self._project(project_id)
-            project.pool.expire(time.time())
-            pool, mine = project.pool, project.shown.get(annotator_id, {})
-            left = pool.left_for(annotator_id) + sum(pool.open_for(shown.item_id, annotator_id) for shown in mine.values())
-            labelled, skipped = project.labelled.get(annotator_id, 0), project.skipped.get(annotator_id, 0)
-            return Progress(labelled, skipped, pool.complete, len(pool.items), pool.first_rank, left)
+            project, now = self._project(project_id), self._clock()
+            project.pool.expire(now)
+            pool, track = project.pool, project.tracks.get(annotator_id, Track())
+            left = pool.left_for(annotator_id) + sum(pool.open_for(s.item_id, annotator_id) for s in track.shown.values())
+            return Progress(
+                mine=track.labelled,
+                skipped=track.skipped,
+                complete=pool.complete,
+                total=len(pool.items),
+                first_rank=pool.first_rank,
+                left=left,
+                today=track.labelled_on(day_of(datetime.fromtimestamp(now, UTC))),
+                labels=sum(t.labelled for t in project.tracks.values()),
+                consistency=track.consistency(),
+            )
+
+    @contextmanager
+    def voting(self, votes: Sequence[tuple[Impression, str]]) -> Iterator[list[bool]]:
+        """While these labels (impression, preference) are being stored: for each, whether it comes when its item has enough without
+        it. Two that arrive together are told apart: the first takes the place."""
+        with self._lock:
+            extra = [self._project(i.project_id).is_extra(i, preference) for i, preference in votes]
+        try:
+            yield extra
+        finally:
+            with self._lock:
+                self._catch_up()  # what was stored is among the news by now; what was not gives its place back
+                for impression, _ in votes:
+                    if (project := self._projects.get(impression.project_id)) is not None:
+                        project.settle_vote(project.item_of(impression), impression.impression_id)
 
     # --- serving -----------------------------------------------------------------------------------------------------
 
@@ -132,49 +199,33 @@ class Assignment:
         with self._lock:
             return self._turns.setdefault((annotator_id, project_id), threading.Lock())
 
-    def _again(self, project: ProjectMemory, annotator_id: str, n: int, now: float) -> list[Impression]:
+    def _limit(self, project: ProjectMemory, annotator_id: str, now: float) -> int:
+        """How many leases this annotator, who is at work, may hold."""
+        project.pool.expire(now)
+        project.tracks[annotator_id].asked_at = now
+        active = sum(now - track.asked_at < self.lease_seconds for track in project.tracks.values())
+        return max(1, math.ceil(project.pool.remaining / max(1, active)))
+
+    def _again(self, project: ProjectMemory, annotator_id: str, n: int, limit: int, now: float) -> list[Impression]:
         """What this annotator was served and has not labelled, as far as it is still wanted; leased anew."""
-        wanted = [s for s in project.shown.get(annotator_id, {}).values() if project.pool.open_for(s.item_id, annotator_id)][:n]
-        for shown in wanted:
-            project.pool.lease(shown.item_id, annotator_id, now + self._lease_seconds)
-        return [shown.impression for shown in wanted]
+        wanted: list[Impression] = []
+        leased = 0
+        for shown in list(project.tracks[annotator_id].shown.values()):
+            if shown.impression.kind not in COUNTED:
+                if len(wanted) < n:
+                    wanted.append(shown.impression)
+            elif len(wanted) < n and leased < limit and project.pool.open_for(shown.item_id, annotator_id):
+                project.pool.lease(shown.item_id, annotator_id, now + self.lease_seconds)
+                leased += 1
+                wanted.append(shown.impression)
+        return wanted
 
-    def _show(self, project: ProjectMemory, project_id: str, annotator_id: str, drawn: Drawn, now: float) -> Shown:
-        item = drawn.item
-        left, right = item.first, item.second
-        if right and swapped(annotator_id, item.item_id):
-            left, right = right, left
-        served_at = datetime.fromtimestamp(now, UTC)
-        impression = Impression(
-            impression_id=secrets.token_hex(12),
-            project_id=project_id,
-            annotator_id=annotator_id,
-            prompt_id=item.prompt_id,
-            pair_id=item.item_id if item.second else "",
-            left_completion_id=left,
-            right_completion_id=right,
-            task=project.task,
-            kind="normal",
-            policy=POLICY,
-            probability=drawn.probability,
-            served_at=served_at,
-            lease_expires_at=served_at + timedelta(seconds=self._lease_seconds),
-        )
-        project.pool.see(item.item_id, annotator_id)
-        project.pool.lease(item.item_id, annotator_id, now + self._lease_seconds)
-        shown = Shown(impression, item.item_id)
-        project.shown[annotator_id][impression.impression_id] = shown
-        return shown
-
-    def _store(self, project: ProjectMemory, annotator_id: str, fresh: Sequence[Shown]) -> None:
+    def _store(self, project: ProjectMemory, annotator_id: str, fresh: Sequence[Fresh]) -> None:
         try:
-            impressions.add(self._db, [shown.impression for shown in fresh])
+            impressions.add(self._db, [one.shown.impression for one in fresh])
         except BaseException:
             with self._lock:
-                for shown in fresh:
-                    project.shown[annotator_id].pop(shown.impression.impression_id, None)
-                    project.pool.unsee(shown.item_id, annotator_id)
-                    project.pool.release(shown.item_id, annotator_id)
+                take_back(project, annotator_id, fresh)
             raise
 
     # --- memory ------------------------------------------------------------------------------------------------------
@@ -182,14 +233,22 @@ class Assignment:
     def _project(self, project_id: str) -> ProjectMemory:
         """The project's memory, level with every commit acknowledged so far. Called with the lock held."""
         self._catch_up()
-        while project_id not in self._projects:
-            self._projects[project_id] = ProjectMemory.load(self._db, project_id, self._overlap)
+        while project_id not in self._projects or project_id in self._stale:
+            self._stale.discard(project_id)
+            try:
+                fresh = load(self._db, project_id)
+            except NotFound:
+                self._projects.pop(project_id, None)
+                raise
+            if (before := self._projects.get(project_id)) is not None:
+                fresh.adopt(before)
+            self._projects[project_id] = fresh
             self._catch_up()
         return self._projects[project_id]
 
     def _committed(self, changes: Sequence[Change]) -> None:
         """Runs in the writer thread, so it only notes what a commit brought; the next request takes it in."""
-        news = [c for c in changes if c.op in ("schema", "delete") or (c.op == "insert" and c.table in TABLES)]
+        news = [c for c in changes if _concerns(c)]
         with self._news_lock:
             self._news += news
             self._news_rows += sum(len(c.rows) for c in news)
@@ -203,12 +262,20 @@ class Assignment:
             if change.op == "insert":
                 for project in list(self._projects.values()):
                     self._take(project, change)
-            else:  # restored, rebuilt, a visitor's rows removed: anything may be different
-                self._projects.clear()
+            elif project_id := change.key.get("project_id"):  # other settings, or a visitor's project removed
+                self._stale.add(project_id)
+            else:  # restored, rebuilt: anything may be different
+                self._stale.update(self._projects)
 
     def _take(self, project: ProjectMemory, change: Change) -> None:
         try:
             project.take(self._db, change)
         except Exception:
             log.exception("the memory of project %s is read again from the tables", project.project_id)
-            del self._projects[project.project_id]
+            self._stale.add(project.project_id)
+
+
+def _concerns(change: Change) -> bool:
+    if change.op == "update":
+        return change.table == "projects" and "settings" in change.fields
+    return change.op == "schema" or change.table in TABLES or (change.op == "delete" and change.table == "projects")

@@ -1,7 +1,8 @@
-"""What `labeling/assignment.py` remembers of one project: its pool, what each annotator has on the screen, and their counts.
+"""What `labeling/assignment.py` remembers of one project: its pool, its annotators, which items are gold or decided.
 
-Loaded from the tables once, then kept level with them by `take`, which is given every committed change in order. Taking in the
-same row twice changes nothing for items and impressions; label events are told apart by their `seq`.
+Loaded from the tables once (`labeling/memory_load.py`), then kept level with them by `take`, which is given every committed
+change in order. Taking in the same row twice changes nothing for items and impressions; label events are told apart by their
+`seq`. Gold and repeats take no place in an item's overlap: they count for their annotator and for nothing else.
 """
 
 from __future__ import annotations
@@ -12,181 +13,244 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from data import impressions, projects
+from data import completions, impressions
 from data.database import Database
 from data.journal import Change
-from data.records import Impression, Task
-from labeling.pool import Item, Pool
+from data.records import Impression, ImpressionKind, Outcome, Project, ProjectSettings, Task
+from labeling.overlap import LETTERS, letter
+from labeling.pool import Item, Judged, Pool
+from labeling.track import Label, Shown, Track, day_of
 
-# The labels as of one event, whatever has been committed since: what is read in several queries must be of one moment.
-_STANDING = """
-    select e.impression_id, e.preference from (
-        select impression_id, preference, event from label_events
-        where project_id = $project and seq <= $seq and event in ('cast', 'revised', 'retracted')
-        qualify row_number() over (partition by impression_id order by seq desc) = 1
-    ) e anti join (
-        select impression_id from label_events
-        where project_id = $project and seq <= $seq and event in ('excluded', 'restored')
-        qualify row_number() over (partition by impression_id order by seq desc) = 1 and event = 'excluded'
+COUNTED: tuple[ImpressionKind, ...] = ("normal", "imported")
+NO_LABEL = Label()
+
+# How labels stand as of one event, whatever has been committed since: what is read in several queries must be of one moment.
+STANDING = """
+    select o.*, coalesce(x.excluded, false) as excluded from (
+        select impression_id, min(seq) as first_seq, arg_max(event, seq) as event, arg_max(preference, seq) as preference,
+               arg_max(created_at, seq) as said_at, contains(arg_max(flags, seq), '"extra"') as extra
+        from label_events where project_id = $project and seq <= $seq and event in ('cast', 'revised', 'retracted')
+        group by impression_id
+    ) o left join (
+        select impression_id, arg_max(event, seq) = 'excluded' as excluded
+        from label_events where project_id = $project and seq <= $seq and event in ('excluded', 'restored')
+        group by impression_id
     ) x using (impression_id)
-    where e.event in ('cast', 'revised')
 """
-_OURS = "i.project_id = $project and i.task = $task"
 
 
-class Shown(NamedTuple):
-    """An impression that has no label yet."""
+class Asked(NamedTuple):
+    """What of a prompt decides where its items lie."""
 
-    impression: Impression
-    item_id: str
+    category: str
+    held_out: bool
+
+
+UNKNOWN = Asked("", False)
 
 
 @dataclass
 class ProjectMemory:
     project_id: str
     task: Task
+    settings: ProjectSettings
     pool: Pool
     seq: int = -1  # newest label event taken in
-    shown: dict[str, dict[str, Shown]] = field(default_factory=lambda: defaultdict(dict))  # annotator -> impression id -> it
-    labelled: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # annotator -> labels that are no skip
-    skipped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    categories: dict[str, str] = field(default_factory=dict)
-    texts: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))  # binary: prompt -> hashes of its texts
+    tracks: dict[str, Track] = field(default_factory=lambda: defaultdict(Track))
+    gold: dict[str, str] = field(default_factory=dict)  # item -> outcome
+    extra: set[str] = field(default_factory=set)  # impressions whose label came when the item had enough
+    pending: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))  # item -> impression -> letter
+    adjudicated: set[str] = field(default_factory=set)
+    prompts: dict[str, Asked] = field(default_factory=dict)
+    texts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # binary: prompt -> hashes of its texts
 
     @staticmethod
-    def load(db: Database, project_id: str, overlap: int) -> ProjectMemory:
-        """NotFound when there is no such project."""
-        memory = ProjectMemory(project_id, projects.get(db, project_id).task, Pool(overlap))
-        memory.seq = int(db.value("select coalesce(max(seq), -1) from label_events where project_id = ?", (project_id,)))
-        memory._load_labels(db)
-        memory._load_items(db)
-        memory._load_waiting(db)
-        return memory
+    def empty(project: Project) -> ProjectMemory:
+        return ProjectMemory(project.project_id, project.task, project.settings, Pool(project.settings))
 
-    # --- from the tables ---
+    def item_of(self, impression: Impression) -> str:
+        return impression.pair_id if self.task == "pairwise" else impression.left_completion_id
 
-    def _load_labels(self, db: Database) -> None:
-        """Who has seen what and how often it was labelled: before the items, so that each goes to its place at once."""
-        item = "i.pair_id" if self.task == "pairwise" else "i.left_completion_id"
-        seen = f"select {item} as item_id, list(distinct annotator_id) as seers from impressions i where {_OURS} group by {item}"
-        for row in db.rows(seen, {"project": self.project_id, "task": self.task}):
-            for annotator_id in row["seers"]:
-                self.pool.see(row["item_id"], annotator_id)
-        ours = f"with standing as ({_STANDING}) select * from standing s join impressions i using (impression_id) where {_OURS}"
-        counts = f"select {item} as item_id, count(*) as n from ({ours}) i where preference != 'skip' group by all"
-        for row in db.rows(counts, self._bound):
-            self.pool.count(row["item_id"], row["n"])
-        counts = f"select annotator_id, preference = 'skip' as skipped, count(*) as n from ({ours}) group by all"
-        for row in db.rows(counts, self._bound):
-            (self.skipped if row["skipped"] else self.labelled)[row["annotator_id"]] = row["n"]
-
-    @property
-    def _bound(self) -> dict[str, object]:
-        return {"project": self.project_id, "task": self.task, "seq": self.seq}
-
-    def _load_items(self, db: Database) -> None:
-        found = db.rows("select prompt_id, category from prompts where project_id = ?", (self.project_id,))
-        self.categories = {row["prompt_id"]: row["category"] for row in found}
-        if self.task == "pairwise":
-            columns = "pair_id, prompt_id, completion_a, completion_b, rank"
-            self._add_pairs(db.rows(f"select {columns} from pairs where project_id = ?", (self.project_id,)))
-        else:
-            sql = "select completion_id, prompt_id, text from completions where project_id = ? order by created_at, completion_id"
-            self._add_completions(db.rows(sql, (self.project_id,)))
-
-    def _load_waiting(self, db: Database) -> None:
-        sql = f"""
-            with standing as ({_STANDING})
-            select impression_id from impressions i
-            where {_OURS} and kind != 'imported'
-              and not exists (select 1 from standing s where s.impression_id = i.impression_id)
-        """
-        ids = [row["impression_id"] for row in db.rows(sql, self._bound)]
-        for impression in sorted(impressions.get_many(db, ids), key=lambda i: i.served_at):
-            self.show(impression)
+    def adopt(self, before: ProjectMemory) -> None:
+        """Keep what no table has: the leases as they were renewed or ended, who is at work, votes under way."""
+        for item_id, annotator_id, _ in self.pool.leases():
+            self.pool.release(item_id, annotator_id)
+        for item_id, annotator_id, until in before.pool.leases():
+            if any(shown.item_id == item_id for shown in self.tracks[annotator_id].shown.values()):
+                self.pool.lease(item_id, annotator_id, until)
+        for annotator_id, track in before.tracks.items():
+            self.tracks[annotator_id].asked_at = track.asked_at
+        self.pending = before.pending
 
     # --- from commits ------------------------------------------------------------------------------------------------
 
     def take(self, db: Database, change: Change) -> None:
         """Take in the rows of one committed insert that belong to this project."""
         rows = [row for row in change.rows if row.get("project_id") == self.project_id]
+        if not rows:
+            return
         if change.table == "prompts":
-            self.categories.update((row["prompt_id"], row["category"]) for row in rows)
+            self.prompts.update((row["prompt_id"], Asked(row["category"], row["split"] == "held_out")) for row in rows)
         elif change.table == "pairs" and self.task == "pairwise":
-            self._add_pairs(rows)
+            for row in self._from_sources(db, rows):
+                self.add_pair(row["pair_id"], row["prompt_id"], row["completion_a"], row["completion_b"], row["rank"])
         elif change.table == "completions" and self.task == "binary":
-            self._add_completions(rows)
+            self._take_completions(rows)
         elif change.table == "impressions":
-            self._add_impressions(db, [row for row in rows if row["task"] == self.task])
+            self._take_impressions(db, [row for row in rows if row["task"] == self.task])
         elif change.table == "label_events":
-            self._add_events(db, [row for row in rows if row["seq"] > self.seq])
+            self._take_events(db, [row for row in rows if row["seq"] > self.seq])
+        elif change.table in ("gold", "adjudications"):
+            self.decide(change.table, ((row["item_id"], row["outcome"]) for row in rows))
+        elif change.table == "judgments":
+            self.judge((row["completion_a"], row["completion_b"], row["p"], row["verdict"]) for row in rows)
 
-    def _add_pairs(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        for row in rows:
-            category = self.categories.get(row["prompt_id"], "")
-            self.pool.add(Item(row["pair_id"], row["prompt_id"], row["completion_a"], row["completion_b"], row["rank"], category))
+    def add_pair(self, pair_id: str, prompt_id: str, completion_a: str, completion_b: str, rank: int) -> None:
+        self.pool.add(Item(pair_id, prompt_id, completion_a, completion_b, rank, *self.prompts.get(prompt_id, UNKNOWN)))
 
-    def _add_completions(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def add_completion(self, completion_id: str, prompt_id: str, digest: str) -> None:
         """The same text twice is one item: nobody should judge it twice."""
+        known = self.texts[prompt_id]
+        if digest not in known:
+            self.pool.add(Item(completion_id, prompt_id, completion_id, "", len(known), *self.prompts.get(prompt_id, UNKNOWN)))
+            known.add(digest)
+
+    def decide(self, table: str, rows: Iterable[tuple[str, str]]) -> None:
+        """The answers of items are known, or are not any more ('')."""
+        for item_id, outcome in rows:
+            if table == "gold":
+                self.gold.pop(item_id, None)
+                if outcome:
+                    self.gold[item_id] = outcome
+            elif outcome:
+                self.adjudicated.add(item_id)
+            else:
+                self.adjudicated.discard(item_id)
+            self.pool.decide(item_id, item_id in self.gold or item_id in self.adjudicated)
+
+    def judge(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """What judges said of pairs, oldest first: the newest verdict counts."""
+        if self.task != "pairwise" or self.settings.policy == "stratified_random":
+            return
+        for one, other, p, verdict in rows:
+            if p is None or not verdict:
+                continue
+            item_id, mirrored = completions.pair_id_of(one, other), one > other
+            said: Outcome = "tie" if verdict == "tie" else "first" if (verdict == "a") != mirrored else "second"
+            self.pool.judge(item_id, Judged(1 - p if mirrored else p, LETTERS[said]))
+
+    def _from_sources(self, db: Database, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        if not self.settings.sources:
+            return rows
+        ids = {row[side] for row in rows for side in ("completion_a", "completion_b")}
+        kept = {c.completion_id for c in completions.get_many(db, sorted(ids)) if c.model in self.settings.sources}
+        return [row for row in rows if row["completion_a"] in kept and row["completion_b"] in kept]
+
+    def _take_completions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
-            digest = hashlib.sha256(row["text"].strip().encode()).digest()[:16]
-            known = self.texts[row["prompt_id"]]
-            if digest not in known:
-                category = self.categories.get(row["prompt_id"], "")
-                self.pool.add(Item(row["completion_id"], row["prompt_id"], row["completion_id"], "", len(known), category))
-                known.add(digest)
+            if not self.settings.sources or row["model"] in self.settings.sources:
+                self.add_completion(row["completion_id"], row["prompt_id"], digest_of(row["text"]))
 
-    def _add_impressions(self, db: Database, rows: Iterable[Mapping[str, Any]]) -> None:
+    def _take_impressions(self, db: Database, rows: Iterable[Mapping[str, Any]]) -> None:
         """Impressions that somebody else wrote (imports), and those that were read at the load already; our own are known."""
-        new = [row for row in rows if row["impression_id"] not in self.shown[row["annotator_id"]]]
+        new = [row for row in rows if row["impression_id"] not in self.tracks[row["annotator_id"]].shown]
         for row in new:
-            self.pool.see(self._item_of(row["pair_id"], row["left_completion_id"]), row["annotator_id"])
+            self.pool.see(row["pair_id"] if self.task == "pairwise" else row["left_completion_id"], row["annotator_id"])
         open_ids = [row["impression_id"] for row in new if row["kind"] != "imported"]
-        labelled = self._standing(db, open_ids) if open_ids else {}
-        for impression in impressions.get_many(db, [i for i in open_ids if i not in labelled]):
-            self.show(impression)
+        standing = self._standing(db, open_ids)
+        for impression in impressions.get_many(db, [i for i in open_ids if not standing.get(i, NO_LABEL).preference]):
+            if not standing.get(impression.impression_id, NO_LABEL).excluded:
+                self.show(impression)
 
-    def _add_events(self, db: Database, rows: Sequence[Mapping[str, Any]]) -> None:
-        of = {row["impression_id"]: self.shown[row["annotator_id"]].get(row["impression_id"]) for row in rows}
-        others = [impression_id for impression_id, shown in of.items() if shown is None]
-        standing = self._standing(db, others) if others else {}
-        known = {i: shown.impression for i, shown in of.items() if shown} | {
-            i.impression_id: i for i in impressions.get_many(db, others)
-        }
+    # --- labels ------------------------------------------------------------------------------------------------------
+
+    def _take_events(self, db: Database, rows: Sequence[Mapping[str, Any]]) -> None:
+        known: dict[str, Impression] = {}
+        for row in rows:
+            if shown := self.tracks[row["annotator_id"]].shown.get(row["impression_id"]):
+                known[row["impression_id"]] = shown.impression
+        others = sorted({row["impression_id"] for row in rows} - known.keys())
+        labels = self._standing(db, others)
+        known |= {i.impression_id: i for i in impressions.get_many(db, others)}
         for row in rows:
             impression = known.get(row["impression_id"])
             if impression is not None and impression.task == self.task:
-                now = row["preference"] if row["event"] in ("cast", "revised") else ""
-                self._change_label(impression, standing.get(impression.impression_id, ""), now, excluded=row["event"] == "excluded")
-                standing[impression.impression_id] = now
+                was = labels.get(impression.impression_id, NO_LABEL)
+                labels[impression.impression_id] = now = after(was, row)
+                self.change_label(impression, was, now)
             self.seq = max(self.seq, row["seq"])
 
-    def _standing(self, db: Database, impression_ids: Sequence[str]) -> dict[str, str]:
-        """The preference of each impression as far as it has been taken in; none where it was taken back."""
-        sql = f"with standing as ({_STANDING}) select * from standing where impression_id in (select unnest($ids::varchar[]))"
+    def _standing(self, db: Database, impression_ids: Sequence[str]) -> dict[str, Label]:
+        """How the labels of these impressions stand, as far as they have been taken in."""
+        if not impression_ids:
+            return {}
+        sql = f"select * from ({STANDING}) where impression_id in (select unnest($ids::varchar[]))"
         found = db.rows(sql, {"project": self.project_id, "seq": self.seq, "ids": list(impression_ids)})
-        return {row["impression_id"]: row["preference"] for row in found}
+        return {row["impression_id"]: label_of(row) for row in found}
 
-    def _change_label(self, impression: Impression, was: str, now: str, excluded: bool) -> None:
-        """One impression's label goes from `was` to `now`; '' = none."""
-        who, item_id = impression.annotator_id, self._item_of(impression.pair_id, impression.left_completion_id)
-        self.skipped[who] += (now == "skip") - (was == "skip")
-        change = (now not in ("", "skip")) - (was not in ("", "skip"))
-        self.labelled[who] += change
-        if change and item_id in self.pool.items:
-            self.pool.count(item_id, change)
-        if now or excluded:
-            self.shown[who].pop(impression.impression_id, None)
-            self.pool.release(item_id, who)
-        elif was:
+    def change_label(self, impression: Impression, was: Label, now: Label) -> None:
+        """One impression's label goes from `was` to `now`, in all that is counted."""
+        track, item_id = self.tracks[impression.annotator_id], self.item_of(impression)
+        sides = impression.left_completion_id, impression.right_completion_id
+        before, answer = letter(was.counts, *sides), letter(now.counts, *sides)
+        track.count(impression, was, now, answer)
+        if impression.kind in COUNTED:
+            self.pool.say(item_id, before, answer)
+        (self.extra.add if now.preference and now.extra else self.extra.discard)(impression.impression_id)
+        self.settle_vote(item_id, impression.impression_id)
+        if now.preference or now.excluded:
+            track.shown.pop(impression.impression_id, None)
+            if impression.kind in COUNTED:
+                self.pool.release(item_id, impression.annotator_id)
+        elif impression.kind != "imported":
             self.show(impression)
 
     def show(self, impression: Impression) -> None:
         """Put an impression that has no label on its annotator's screen."""
-        item_id = self._item_of(impression.pair_id, impression.left_completion_id)
+        item_id = self.item_of(impression)
         self.pool.see(item_id, impression.annotator_id)
-        self.pool.lease(item_id, impression.annotator_id, impression.lease_expires_at.timestamp())
-        self.shown[impression.annotator_id][impression.impression_id] = Shown(impression, item_id)
+        if impression.kind in COUNTED:
+            self.pool.lease(item_id, impression.annotator_id, impression.lease_expires_at.timestamp())
+        track = self.tracks[impression.annotator_id]
+        track.shown[impression.impression_id] = Shown(impression, item_id)
+        if impression.repeat_of:
+            track.repeat(impression.repeat_of)
 
-    def _item_of(self, pair_id: str, left_completion_id: str) -> str:
-        return pair_id if self.task == "pairwise" else left_completion_id
+    # --- votes under way ---------------------------------------------------------------------------------------------
+
+    def is_extra(self, impression: Impression, preference: str) -> bool:
+        """Whether a label comes when its item has enough without it; from here on it counts until it is taken in or given up."""
+        item_id, track = self.item_of(impression), self.tracks[impression.annotator_id]
+        if impression.kind not in COUNTED or impression.task != self.task or item_id not in self.pool.items:
+            return False
+        under_way = self.pending[item_id]
+        if impression.impression_id not in track.shown and impression.impression_id not in under_way:
+            return impression.impression_id in self.extra  # it stands already and keeps its place
+        said = letter(preference, impression.left_completion_id, impression.right_completion_id)
+        others = "".join(by for other, by in under_way.items() if other != impression.impression_id)
+        under_way[impression.impression_id] = said
+        return bool(said) and self.pool.is_complete(item_id, self.pool.said(item_id) + others)
+
+    def settle_vote(self, item_id: str, impression_id: str) -> None:
+        if (under_way := self.pending.get(item_id)) is not None:
+            under_way.pop(impression_id, None)
+            if not under_way:
+                del self.pending[item_id]
+
+
+def label_of(row: Mapping[str, Any]) -> Label:
+    """A row of STANDING."""
+    preference = row["preference"] if row["event"] in ("cast", "revised") else ""
+    return Label(preference, day_of(row["said_at"]), row["extra"], row["excluded"])
+
+
+def after(was: Label, row: Mapping[str, Any]) -> Label:
+    """How a label stands once this event is taken in."""
+    if row["event"] in ("excluded", "restored"):
+        return was._replace(excluded=row["event"] == "excluded")
+    preference = row["preference"] if row["event"] in ("cast", "revised") else ""
+    return Label(preference, day_of(row["created_at"]), '"extra"' in row["flags"], was.excluded)
+
+
+def digest_of(text: str) -> str:
+    return hashlib.md5(text.strip(completions.BLANK).encode(), usedforsecurity=False).hexdigest()

@@ -1,11 +1,15 @@
 """Which items of one project are open, and a fair draw from them: plain memory, no database, so that it can be tested to
 exhaustion.
 
-An item (a pair, or one completion in a binary task) is open while its labels and live leases together are fewer than the
-overlap. Open items lie in strata (rank, category): rank first, so that every prompt gets one label before any gets a second;
-category, so that twenty pairs mirror the whole set instead of whatever chance clusters. A draw allots its number to the strata
-by systematic sampling, then picks within each uniformly, so every eligible item of a rank has the same known probability, which
-is stored with the impression.
+An item (a pair, or one completion in a binary task) is open while its labels and live leases together are fewer than the number
+it should have (`labeling/overlap.py`). Open items lie in strata (rank, category): rank first, so that every prompt gets one
+label before any gets a second; category, so that twenty pairs mirror the whole set instead of whatever chance clusters. A draw
+allots its number to the strata by systematic sampling, then picks within each uniformly, so every eligible item of a rank has
+the same known chance.
+
+The other orders (what the judge is unsure of, where people and judge differ) put items in levels beside their strata. A draw
+then takes a part from the lowest levels and, independently, the rest at random: independently, so that the chance of every item
+stays a formula. An item both parts come up with is taken once, and the draw is one shorter.
 
 Not thread-safe: `labeling/assignment.py` holds the lock.
 """
@@ -13,16 +17,23 @@ Not thread-safe: `labeling/assignment.py` holds the lock.
 from __future__ import annotations
 
 import heapq
+import math
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-POLICY = "stratified_random"
+from data.records import Policy, ProjectSettings
+from labeling.overlap import always_full, disputed, wanted
+
+RANDOM: Policy = "stratified_random"
+MAX_CATEGORIES = 64  # further ones share a stratum: a data set with a category a row would make every draw slow
+LEVELS = 50  # the judge's p is compared in steps of 0.01
 
 
 class Item(NamedTuple):
-    """What is labelled: `second` is '' in binary tasks."""
+    """What is labelled: `second` is '' in binary tasks. Held-out items are only ever drawn at random."""
 
     item_id: str
     prompt_id: str
@@ -30,11 +41,24 @@ class Item(NamedTuple):
     second: str
     rank: int
     category: str
+    held_out: bool = False
 
 
 class Drawn(NamedTuple):
     item: Item
-    probability: float  # with which this draw took the item, among those this annotator could have got at its rank
+    probability: float  # with which this draw took the item
+    policy: Policy
+
+
+class Judged(NamedTuple):
+    """What a judge makes of an item: p that its first is better, and its verdict as a letter."""
+
+    p: float
+    verdict: str
+
+
+Key = tuple[int, str]  # (rank, category); a level is (level, LEVEL)
+LEVEL = "\0level"
 
 
 class _Bag:
@@ -65,24 +89,28 @@ class _Bag:
             self._at[last] = at
 
 
-Stratum = tuple[int, str]
-
-
 class Pool:
-    """The items of one project, who has seen which, how many labels each has, and the live leases."""
+    """The items of one project, who has seen which, what was said of each, and the live leases."""
 
-    def __init__(self, overlap: int = 1, rng: random.Random | None = None) -> None:
-        self.overlap = overlap
+    def __init__(self, settings: ProjectSettings = ProjectSettings(), rng: random.Random | None = None) -> None:
+        self.settings = settings
         self.items: dict[str, Item] = {}
-        self.complete = 0  # items with as many labels as the overlap asks for
+        self.complete = 0  # items with as many labels as they should have
         self.first_rank = 0  # items of rank 0: one for every prompt that has any
         self._rng = rng or random.Random()
-        self._open: dict[Stratum, _Bag] = {}
-        self._labels: dict[str, int] = {}
+        self._said: dict[str, str] = {}
+        self._decided: set[str] = set()  # their answer is known: they need no label
+        self._judged: dict[str, Judged] = {}
         self._leases: dict[str, dict[str, float]] = {}  # item -> annotator -> until
         self._expiry: list[tuple[float, str, str]] = []
+        self._held: Counter[str] = Counter()  # annotator -> live leases
         self._seers: dict[str, tuple[str, ...]] = {}
-        self._seen_open: dict[str, dict[Stratum, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._places: dict[str, tuple[Key, ...]] = {}  # of the open items
+        self._bags: dict[Key, _Bag] = {}
+        self._seen_open: dict[str, dict[Key, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._ranks: list[int] = []
+        self._strata: dict[int, list[Key]] = {}  # rank -> its strata
+        self._categories: set[str] = set()
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
@@ -90,8 +118,15 @@ class Pool:
         if item.item_id not in self.items:
             self.items[item.item_id] = item
             self.first_rank += item.rank == 0
-            self.complete += self.labels(item.item_id) >= self.overlap
-            self._settle(item.item_id)
+            self.complete += self.is_complete(item.item_id)
+            self._settle(item)
+
+    def know(self, item_id: str, said: str, seers: tuple[str, ...]) -> None:
+        """All that was said of an item and everybody who has seen it, before it is added: what the load from the tables uses."""
+        if said:
+            self._said[item_id] = said
+        if seers:
+            self._seers[item_id] = seers
 
     def seen(self, item_id: str, annotator_id: str) -> bool:
         return annotator_id in self._seers.get(item_id, ())
@@ -101,103 +136,247 @@ class Pool:
         if self.seen(item_id, annotator_id):
             return
         self._seers[item_id] = (*self._seers.get(item_id, ()), annotator_id)
-        if self.is_open(item_id):
-            self._seen_open[annotator_id][_stratum(self.items[item_id])].add(item_id)
+        for key in self._places.get(item_id, ()):
+            self._seen_open[annotator_id][key].add(item_id)
 
     def unsee(self, item_id: str, annotator_id: str) -> None:
         """Take `see` back: the impression could not be stored."""
         self._seers[item_id] = tuple(a for a in self._seers.get(item_id, ()) if a != annotator_id)
-        if item_id in self.items:
-            self._seen_open[annotator_id][_stratum(self.items[item_id])].discard(item_id)
+        for key in self._places.get(item_id, ()):
+            self._seen_open[annotator_id][key].discard(item_id)
 
-    def labels(self, item_id: str) -> int:
-        return self._labels.get(item_id, 0)
+    def said(self, item_id: str) -> str:
+        """One letter a label that counts, sorted."""
+        return self._said.get(item_id, "")
 
-    def count(self, item_id: str, change: int) -> None:
-        """`change` labels more or fewer (a skip is no label). Counting an item before it is added is the quicker order."""
-        was = self.labels(item_id)
-        self._labels[item_id] = was + change
-        if item_id in self.items:
-            self.complete += (was + change >= self.overlap) - (was >= self.overlap)
-            self._settle(item_id)
+    def say(self, item_id: str, before: str, after: str) -> None:
+        """One label goes from the letter `before` to `after`; '' = none."""
+
+        def change() -> None:
+            said = self.said(item_id).replace(before, "", 1) if before else self.said(item_id)
+            self._said[item_id] = "".join(sorted(said + after))
+
+        if before != after:
+            self._change(item_id, change)
+
+    def decide(self, item_id: str, is_decided: bool) -> None:
+        """The item's answer is known from elsewhere (or is not any more): it needs no labels."""
+        self._change(item_id, lambda: (self._decided.add if is_decided else self._decided.discard)(item_id))
+
+    def judge(self, item_id: str, judged: Judged) -> None:
+        self._change(item_id, lambda: self._judged.__setitem__(item_id, judged))
+
+    def wanted(self, item_id: str, said: str | None = None) -> int:
+        """How many labels the item should have, if this is what was said of it."""
+        if item_id in self._decided:
+            return 0
+        said = self.said(item_id) if said is None else said
+        full = self.settings.adaptive and always_full(item_id, self.settings.full_overlap)
+        return wanted(said, full, self._is_contested(item_id, said), self.settings)
+
+    def is_complete(self, item_id: str, said: str | None = None) -> bool:
+        said = self.said(item_id) if said is None else said
+        return len(said) >= self.wanted(item_id, said)
+
+    @property
+    def remaining(self) -> int:
+        return len(self.items) - self.complete
 
     def is_open(self, item_id: str) -> bool:
-        item = self.items.get(item_id)
-        return item is not None and item_id in self._open.get(_stratum(item), ())
+        return item_id in self._places
 
     def open_for(self, item_id: str, annotator_id: str) -> bool:
         """Whether a label by this annotator is still wanted: their own lease takes no place from them."""
         others = sum(1 for a in self._leases.get(item_id, ()) if a != annotator_id)
-        return item_id in self.items and self.labels(item_id) + others < self.overlap
+        return item_id in self.items and len(self.said(item_id)) + others < self.wanted(item_id)
 
     def left_for(self, annotator_id: str) -> int:
         """How many items could still be drawn for this annotator."""
-        return sum(self._eligible(annotator_id, stratum) for stratum in self._open)
+        return sum(self._eligible(annotator_id, key) for keys in self._strata.values() for key in keys)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
     def lease(self, item_id: str, annotator_id: str, until: float) -> None:
-        self._leases.setdefault(item_id, {})[annotator_id] = until
-        heapq.heappush(self._expiry, (until, item_id, annotator_id))
-        self._settle(item_id)
+        leases = self._leases.setdefault(item_id, {})
+        if annotator_id not in leases:
+            self._held[annotator_id] += 1
+            heapq.heappush(self._expiry, (until, item_id, annotator_id))
+        elif until < leases[annotator_id]:
+            heapq.heappush(self._expiry, (until, item_id, annotator_id))
+        leases[annotator_id] = until
+        self._settle_id(item_id)
 
-    def release(self, item_id: str, annotator_id: str) -> None:
+    def release(self, item_id: str, annotator_id: str) -> bool:
+        """Whether there was a lease to end."""
         leases = self._leases.get(item_id)
-        if leases and leases.pop(annotator_id, None) is not None:
-            if not leases:
-                del self._leases[item_id]
-            self._settle(item_id)
+        if not leases or leases.pop(annotator_id, None) is None:
+            return False
+        self._held[annotator_id] -= 1
+        if not leases:
+            del self._leases[item_id]
+        self._settle_id(item_id)
+        return True
+
+    def held(self, annotator_id: str) -> int:
+        return self._held[annotator_id]
+
+    def has_lease(self, item_id: str, annotator_id: str) -> bool:
+        return annotator_id in self._leases.get(item_id, ())
+
+    def leases(self) -> list[tuple[str, str, float]]:
+        """(item, annotator, until)."""
+        return [(item_id, who, until) for item_id, by in self._leases.items() for who, until in by.items()]
 
     def expire(self, now: float) -> None:
-        """End the leases whose time has come. A lease that was renewed has a later entry of its own."""
+        """End the leases whose time has come. One that was renewed meanwhile is looked at again when its new time comes."""
         while self._expiry and self._expiry[0][0] <= now:
             _, item_id, annotator_id = heapq.heappop(self._expiry)
-            if self._leases.get(item_id, {}).get(annotator_id, now + 1) <= now:
+            until = self._leases.get(item_id, {}).get(annotator_id)
+            if until is None:
+                continue
+            if until <= now:
                 self.release(item_id, annotator_id)
+            else:
+                heapq.heappush(self._expiry, (until, item_id, annotator_id))
 
-    def _settle(self, item_id: str) -> None:
-        """Put the item in or out of its stratum's bag, as its labels and leases say."""
-        item = self.items.get(item_id)
-        if item is None:
+    # --- where an item lies ------------------------------------------------------------------------------------------
+
+    def _change(self, item_id: str, change: Callable[[], object]) -> None:
+        if item_id not in self.items:
+            change()
             return
-        stratum = _stratum(item)
-        wanted = self.labels(item_id) + len(self._leases.get(item_id, ())) < self.overlap
-        bag = self._open.get(stratum)
-        if bag is None:
-            bag = self._open[stratum] = _Bag()
-        if wanted == (item_id in bag):
+        before = self.is_complete(item_id)
+        change()
+        self.complete += self.is_complete(item_id) - before
+        self._settle_id(item_id)
+
+    def _settle_id(self, item_id: str) -> None:
+        if (item := self.items.get(item_id)) is not None:
+            self._settle(item)
+
+    def _settle(self, item: Item) -> None:
+        """Put the item in or out of its bags, as its labels and leases say."""
+        item_id = item.item_id
+        is_open = len(self.said(item_id)) + len(self._leases.get(item_id, ())) < self.wanted(item_id)
+        now, was = self._keys(item) if is_open else (), self._places.get(item_id, ())
+        if now == was:
             return
-        if wanted:
-            bag.add(item_id)
-        else:
-            bag.discard(item_id)
+        for key in was:
+            self._bags[key].discard(item_id)
+        for key in now:
+            self._bag(key).add(item_id)
         for annotator_id in self._seers.get(item_id, ()):
-            mine = self._seen_open[annotator_id][stratum]
-            mine.add(item_id) if wanted else mine.discard(item_id)
+            mine = self._seen_open[annotator_id]
+            for key in was:
+                mine[key].discard(item_id)
+            for key in now:
+                mine[key].add(item_id)
+        if now:
+            self._places[item_id] = now
+        else:
+            del self._places[item_id]
+
+    def _keys(self, item: Item) -> tuple[Key, ...]:
+        if item.category not in self._categories and len(self._categories) < MAX_CATEGORIES:
+            self._categories.add(item.category)
+        stratum = item.rank, item.category if item.category in self._categories else LEVEL
+        level = self._level(item)
+        return (stratum,) if level is None else (stratum, (-1 - level, LEVEL))
+
+    def _level(self, item: Item) -> int | None:
+        """How much sooner than others this item comes (0 first); None where chance alone decides."""
+        if self.settings.policy == RANDOM or item.held_out:
+            return None
+        if self.settings.policy == "close_call":
+            judged = self._judged.get(item.item_id)
+            return None if judged is None else min(LEVELS, round(abs(judged.p - 0.5) * 2 * LEVELS))
+        return 0 if self._is_contested(item.item_id, self.said(item.item_id)) else None
+
+    def _is_contested(self, item_id: str, said: str) -> bool:
+        judged, item = self._judged.get(item_id), self.items.get(item_id)
+        return bool(judged and item and not item.held_out and disputed(said, judged.verdict, self.settings))
+
+    def _bag(self, key: Key) -> _Bag:
+        bag = self._bags.get(key)
+        if bag is None:
+            bag = self._bags[key] = _Bag()
+            if key[0] >= 0:
+                if key[0] not in self._strata:
+                    insort(self._ranks, key[0])
+                insort(self._strata.setdefault(key[0], []), key)
+        return bag
 
     # --- the draw ----------------------------------------------------------------------------------------------------
 
     def draw(self, annotator_id: str, n: int) -> list[Drawn]:
-        """Up to `n` open items that this annotator has not seen, lowest rank first, in random order within a rank."""
-        drawn: list[Drawn] = []
-        for rank in sorted({rank for rank, _ in self._open}):
-            if len(drawn) >= n:
-                break
-            drawn += self._draw_rank(annotator_id, rank, n - len(drawn))
-        return drawn
-
-    def _draw_rank(self, annotator_id: str, rank: int, n: int) -> list[Drawn]:
-        strata = sorted(s for s in self._open if s[0] == rank)
-        sizes = [self._eligible(annotator_id, s) for s in strata]
-        total = sum(sizes)
-        if total == 0:
+        """Up to `n` open items that this annotator has not seen: lowest rank first and in random order within a rank, but for the
+        part that another order than chance brings, which is mixed in."""
+        if n <= 0:
             return []
-        n = min(n, total)
-        ids: list[str] = []
-        for stratum, wanted in zip(strata, self._allot(sizes, n), strict=True):
-            ids += self._pick(annotator_id, stratum, wanted)
-        self._rng.shuffle(ids)
-        return [Drawn(self.items[i], n / total) for i in ids]
+        share = 1.0 if self.settings.policy == RANDOM else self.settings.random_share
+        low = math.floor(n * share)
+        odds = {low: 1 - (n * share - low), low + 1: n * share - low}  # how many at random -> how probable that many are
+        by_chance = low + (self._rng.random() < odds[low + 1])
+        ranks = self._sizes(annotator_id, [(rank, self._strata[rank]) for rank in self._ranks], n)
+        levels = self._sizes(annotator_id, [(key[0], [key]) for key in self._level_keys()], n)
+        first = self._take(annotator_id, levels, n - by_chance)
+        rest = self._take(annotator_id, ranks, n - len(first))
+        if first:
+            ids = list({**dict.fromkeys(first), **dict.fromkeys(rest)})
+            self._rng.shuffle(ids)
+        else:
+            ids = rest
+        chance = self._chances(ranks, levels, n, odds)
+        taken = set(first)
+        return [Drawn(self.items[i], chance(i), self.settings.policy if i in taken else RANDOM) for i in ids]
+
+    def _level_keys(self) -> list[Key]:
+        return [] if self.settings.policy == RANDOM else sorted((k for k in self._bags if k[0] < 0), reverse=True)
+
+    def _sizes(self, annotator_id: str, groups: Iterable[tuple[int, Sequence[Key]]], n: int) -> list[_Group]:
+        """The groups a draw of `n` can reach, in their order, with how many this annotator could get of each key."""
+        found: list[_Group] = []
+        before = 0
+        for name, keys in groups:
+            if before >= n:
+                break
+            sizes = [(key, size) for key in keys if (size := self._eligible(annotator_id, key))]
+            if sizes:
+                found.append(_Group(name, sizes, before, sum(size for _, size in sizes)))
+                before += found[-1].size
+        return found
+
+    def _take(self, annotator_id: str, groups: Sequence[_Group], n: int) -> list[str]:
+        """`n` items, group after group; within a group by systematic sampling of its keys, shuffled."""
+        taken: list[str] = []
+        for group in groups:
+            wanted_here = min(n - len(taken), group.size)
+            if wanted_here <= 0:
+                break
+            ids: list[str] = []
+            shares = self._allot([size for _, size in group.sizes], wanted_here)
+            for (key, _), number in zip(group.sizes, shares, strict=True):
+                ids += self._pick(annotator_id, key, number)
+            self._rng.shuffle(ids)
+            taken += ids
+        return taken
+
+    def _chances(self, ranks: Sequence[_Group], levels: Sequence[_Group], n: int, odds: dict[int, float]) -> Callable[[str], float]:
+        """item -> the probability that this draw takes it: the mean over how many come by chance."""
+        rank_of, level_of = {g.name: g for g in ranks}, {g.name: g for g in levels}
+        special = sum(g.size for g in levels)
+
+        def chance(item_id: str) -> float:
+            keys = self._places[item_id]
+            rank, level = rank_of.get(keys[0][0]), level_of.get(keys[1][0]) if len(keys) > 1 else None
+            p = 0.0
+            for by_chance, odd in odds.items():
+                first = min(n - by_chance, special)
+                by_level = _reach(level, first)
+                p += odd * (by_level + (1 - by_level) * _reach(rank, n - first))
+            return min(1.0, p)
+
+        return chance
 
     def _allot(self, sizes: Sequence[int], n: int) -> Iterator[int]:
         """Systematic sampling: n equally spaced points, randomly shifted, on the line of all items; a stratum gets those on it."""
@@ -211,16 +390,19 @@ class Pool:
             yield min(points - below, size)
             below = points
 
-    def _eligible(self, annotator_id: str, stratum: Stratum) -> int:
-        return len(self._open[stratum]) - len(self._mine(annotator_id, stratum))
+    def _eligible(self, annotator_id: str, key: Key) -> int:
+        bag = self._bags[key]
+        return len(bag) - len(self._mine(annotator_id, key)) if bag else 0
 
-    def _mine(self, annotator_id: str, stratum: Stratum) -> set[str]:
-        strata = self._seen_open.get(annotator_id)
-        return strata.get(stratum, set()) if strata else set()
+    def _mine(self, annotator_id: str, key: Key) -> set[str]:
+        keys = self._seen_open.get(annotator_id)
+        return keys.get(key, set()) if keys else set()
 
-    def _pick(self, annotator_id: str, stratum: Stratum, n: int) -> list[str]:
+    def _pick(self, annotator_id: str, key: Key, n: int) -> list[str]:
         """`n` different unseen items, uniformly: by chance where most are unseen, else from the list of those that are."""
-        bag, mine = self._open[stratum].items, self._mine(annotator_id, stratum)
+        if n <= 0:
+            return []
+        bag, mine = self._bags[key].items, self._mine(annotator_id, key)
         if 2 * (len(mine) + n) > len(bag):
             return self._rng.sample([i for i in bag if i not in mine], n)
         picked: dict[str, None] = {}
@@ -231,5 +413,15 @@ class Pool:
         return list(picked)
 
 
-def _stratum(item: Item) -> Stratum:
-    return item.rank, item.category
+class _Group(NamedTuple):
+    """A rank or a level as one annotator meets it: `before` are the items of the groups before it."""
+
+    name: int
+    sizes: list[tuple[Key, int]]
+    before: int
+    size: int
+
+
+def _reach(group: _Group | None, n: int) -> float:
+    """The chance of an item of this group in a draw of `n` that goes through the groups in order."""
+    return 0.0 if group is None else min(1.0, max(0.0, (n - group.before) / group.size))

@@ -17,6 +17,7 @@ from labelling import completion, prompt, seed_project
 from data import completions, impressions, labels, people, projects, prompts
 from data.errors import NotFound
 from data.journal import Change
+from data.records import ProjectSettings
 from labeling import assignment, preferences
 from labeling.assignment import Assignment, swapped
 from labeling.pool import Item, Pool
@@ -27,7 +28,7 @@ def items(n: int, rank: int = 0, categories: int = 3) -> list[Item]:
 
 
 def pool_of(*some: Item, overlap: int = 1, seed: int = 0) -> Pool:
-    pool = Pool(overlap, random.Random(seed))
+    pool = Pool(ProjectSettings(overlap=overlap), random.Random(seed))
     for item in some:
         pool.add(item)
     return pool
@@ -78,10 +79,11 @@ def test_overlap_counts_labels_and_live_leases() -> None:
     pool.expire(100.0)
     assert [d.item for d in pool.draw("cid", 5)] == [item]
     assert pool.draw("ann", 5) == []  # seen is seen, lease or not
-    pool.count(item.item_id, 2)
+    pool.say(item.item_id, "", "f")
+    pool.say(item.item_id, "", "s")
     assert pool.complete == 1
     assert pool.draw("cid", 5) == []
-    pool.count(item.item_id, -1)
+    pool.say(item.item_id, "f", "")
     assert pool.complete == 0
     assert [d.item for d in pool.draw("cid", 5)] == [item]
 
@@ -124,10 +126,10 @@ def test_the_pool_equals_a_slow_model(data: st.DataObject) -> None:
             pool.expire(now)
             leases = {key: until for key, until in leases.items() if until > now}
         elif what == "count":
-            pool.count(item, 1)
+            pool.say(item, "", "f")
             count[item] += 1
         elif count[item]:
-            pool.count(item, -1)
+            pool.say(item, "f", "")
             count[item] -= 1
         is_open = {i for i in ids if count[i] + sum(1 for j, _ in leases if j == i) < overlap}
         assert {i for i in ids if pool.is_open(i)} == is_open

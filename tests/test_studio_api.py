@@ -17,7 +17,7 @@ from data import labels, people
 from data.errors import WorkspaceError
 from data.settings import Settings
 from labeling import preferences
-from studio import api
+from studio import api, label_api_in
 from studio.context import VISITOR_COOKIE, visitor_of
 from studio.label_page import assets
 
@@ -200,7 +200,7 @@ def test_a_body_that_is_no_list_of_labels(app: Any, content: bytes, status: int)
 
 def test_a_body_that_is_too_large_is_not_read(app: Any) -> None:
     client, *_ = app
-    big = json.dumps([{"id": "x", "note": "y" * api.MAX_BODY}])
+    big = json.dumps([{"id": "x", "note": "y" * label_api_in.MAX_BODY}])
     response = client.post("/api/label", content=big, headers={"content-type": "application/json"})
     assert response.status_code == 400
     assert "larger than 512 KB" in response.json()["error"]

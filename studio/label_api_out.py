@@ -1,0 +1,90 @@
+"""What the Label page is sent. Made here and only here: texts, their rendering and the impression's id, never a model, run, prompt,
+completion or pair id, nor what kind of item it is."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from data.records import Project
+from labeling.assignment import HEARTBEAT_SECONDS, Progress, Served
+from labeling.preferences import Past
+from studio.context import Viewer
+from studio.next_step import ENOUGH_LABELS
+from studio.render_text import render
+
+IN_ALL = "labels in all"
+WANTED = "labels, as many as this project needs"
+
+
+def item(served: Served) -> dict[str, Any]:
+    """One impression as the browser gets it."""
+    impression = served.impression
+    return {
+        "id": impression.impression_id,
+        "task": impression.task,
+        "turns": [{"role": m.role, **_text(m.content)} for m in served.prompt.messages],
+        "left": _text(served.left),
+        "right": _text(served.right) if impression.task == "pairwise" else None,
+    }
+
+
+def past(label: Past, served: Served) -> dict[str, Any]:
+    """A label that stands, with its item, to be looked at again or changed."""
+    return {
+        "preference": label.preference,
+        "strength": label.strength,
+        "reasons": list(label.reasons),
+        "note": label.note,
+        "at": label.at.isoformat(),
+        "item": item(served),
+    }
+
+
+def who(viewer: Viewer, project: Project) -> dict[str, str]:
+    """Names under which the browser keeps unsent labels: hashes, since neither id is the page's business."""
+    person = hashlib.sha256(f"outbox\0{viewer.annotator_id}".encode()).hexdigest()[:16]
+    space = hashlib.sha256(f"outbox\0{viewer.annotator_id}\0{project.project_id}".encode()).hexdigest()[:16]
+    return {"who": person, "space": space}
+
+
+def project(shown: Project) -> dict[str, str]:
+    return {"name": shown.name, "guidelines": render(shown.guidelines).html if shown.guidelines.strip() else ""}
+
+
+def terms(shown: Project, lease_seconds: float) -> dict[str, Any]:
+    """How this project is labelled, and for how long a place is kept."""
+    settings = shown.settings
+    return {
+        "options": {"strength": settings.strength, "reasons": list(settings.reasons), "notes": settings.notes},
+        "lease_seconds": lease_seconds,
+        "heartbeat_seconds": HEARTBEAT_SECONDS,
+    }
+
+
+def progress(p: Progress, wanted: int = 0) -> dict[str, Any]:
+    """`target` is the next one worth reaching: a first run, one label for every prompt, everything; or what the project wants,
+    in labels, and then `complete` counts labels too. `consistency` is for this annotator alone."""
+    first_run, every_prompt = "labels for a first training run", "labels, one for every prompt"
+    targets = [(ENOUGH_LABELS, first_run), (p.first_rank, every_prompt), (p.total, IN_ALL)]
+    reached = p.labels if wanted else p.complete
+    target, meaning = next(((t, words) for t, words in targets if reached < t <= p.total), (p.total, IN_ALL))
+    if wanted:
+        target, meaning = wanted, WANTED
+    return {
+        "mine": p.mine,
+        "skipped": p.skipped,
+        "today": p.today,
+        "complete": reached,
+        "total": p.total,
+        "target": target,
+        "meaning": meaning,
+        "left": p.left,
+        "first_run": ENOUGH_LABELS,
+        "consistency": {"share": p.consistency.share, "n": p.consistency.n},
+    }
+
+
+def _text(text: str) -> dict[str, str]:
+    rendered = render(text)
+    return {"html": rendered.html, "raw": rendered.raw, "note": rendered.note}
