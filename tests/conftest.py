@@ -83,6 +83,24 @@ def page(chromium: Any) -> Iterator[Any]:
     context.close()
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The Label page served from this process, once for all its tests; each opens a project of its own (`label_browser.Site`)."""
+    from label_app import launch, studio_without_runs
+    from label_browser import Site
+
+    from data.database import Database
+    from data.settings import Settings
+
+    settings = Settings(home=tmp_path_factory.mktemp("label") / "workspace", port=free_port())
+    db = Database(settings)
+    studio = studio_without_runs(settings, db)
+    demo = launch(studio)
+    yield Site(f"http://127.0.0.1:{settings.port}", db, studio)
+    demo.close()
+    db.close()
+
+
 class AppProcess:
     """The app in a process of its own, as a user starts it. `kill()` is SIGKILL; `start()` again: same workspace, same port."""
 

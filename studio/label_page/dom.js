@@ -10,4 +10,8 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+export const button = (attributes, ...children) => el("button", { type: "button", ...attributes }, ...children);
+
 export const kbd = (keys) => el("span", { class: "al-keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key)));
+
+export const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;

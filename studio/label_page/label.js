@@ -1,21 +1,23 @@
 // The Label page: the next items are here before they are needed, so a key press paints the next one at once; what was said goes to the
 // outbox, which sees to it that it arrives. The server is asked for nothing between a key press and the next pair.
 //
-//   queue    items to come, oldest first            past       what was answered, newest last, for undo
-//   current  the item on the screen                 answered   ids answered here: the server may not know it yet
+//   current  the item on the screen: {item, built, was, note, measured?, changing?}
+//   aside    the one that waits while an earlier answer is looked at again (again.js)
 
-import { nameOf, listen } from "./keys.js";
-import { Outbox, keepalive } from "./outbox.js";
+import { Again } from "./again.js";
+import { Feed } from "./feed.js";
+import { Keymap, listen, nameOf } from "./keys.js";
+import { Outbox } from "./outbox.js";
+import { Past } from "./past.js";
 import { Screen } from "./screen.js";
-import { build } from "./view.js";
+import { parse } from "./storage.js";
+import { SHOWN } from "./strip.js";
+import { Tabs } from "./tabs.js";
 
-const WANTED = 20; // items ahead
-const LOW = 10; // fewer: ask for more
-const BUILT_AHEAD = 3;
 const LOOK_MS = 120; // nobody has read a pair in less: a bouncing key or a double click
 const POLL_MS = 8_000; // while there is nothing to label
 const SOON_MS = 400;
-const LONGEST_WAIT_MS = 8_000;
+const TOGGLES = new Set(["raw", "diff", "together", "history"]);
 
 const BASE = new URL("./", import.meta.url).href; // .../assets/label/<version>/
 const ROOT = new URL("../../../", import.meta.url).href;
@@ -28,143 +30,137 @@ export function mount(element) {
 
 class LabelPage {
   constructor(element) {
-    this.queue = [];
-    this.past = [];
     this.current = null;
-    this.answered = new Set();
+    this.aside = null;
     this.task = "pairwise";
-    this.name = "";
+    this.options = {};
+    this.described = "";
     this.progress = null;
-    this.fetching = null;
-    this.failures = 0;
-    this.exhausted = false; // the last answer held nothing new
-    this.historyRead = false;
-    this.undoing = false;
     this.armedAt = 0;
+    this.askedAt = 0; // when the second step came up
     this.hiddenAt = 0;
     this.hiddenMs = 0;
     this.warning = "";
-    this.closed = false;
+    this.keymap = new Keymap();
+    this.tabs = new Tabs();
     this.outbox = new Outbox(`${ROOT}api/label`, {
       onChange: () => this.outboxChanged(),
       onAnswer: (body) => this.hear(body),
-      onRefused: (entry) => this.answered.delete(entry.impression), // so it may be shown again
+      onRefused: (entry) => entry.event === "cast" && this.feed.answered.delete(entry.impression), // so it may be shown again
     });
-    this.screen = new Screen(element, ROOT, {
+    this.past = new Past(ROOT, this.outbox);
+    this.again = new Again(this);
+    this.feed = new Feed(ROOT, BASE, this.outbox, this.tabs, this);
+    this.screen = new Screen(element, ROOT, this.keymap, {
       act: (action) => this.act(action),
+      jump: (entry) => this.again.jump(entry),
+      stay: () => this.again.leave(),
       hurry: () => this.outbox.hurry(),
       dismiss: () => this.outbox.dismissDead(),
+      remapped: () => this.screen.drawKeys(this.task),
     });
-    this.screen.waiting();
+    this.screen.notices.waiting();
     this.ends = [
-      listen(this.screen.root, () => this.task, () => this.screen.help.open, (action) => this.act(action)),
+      listen(this.screen.root, (key) => this.meaning(key), () => this.screen.busy, (what) => this.pressed(what)),
       on(window, "pagehide", () => this.leave()),
       on(window, "pageshow", (event) => event.persisted && this.comeBack()),
       on(window, "beforeunload", (event) => this.outbox.unsent && event.preventDefault()),
-      on(window, "online", () => this.outbox.hurry().then(() => this.refill(true))),
+      on(window, "online", () => this.outbox.hurry().then(() => this.feed.refill(true))),
       on(window, "storage", (event) => this.otherTab(event)),
       on(document, "visibilitychange", () => this.visibility()),
     ];
-    this.poll = setInterval(() => !this.current && !document.hidden && this.refill(true), POLL_MS);
-    this.refill(true);
+    this.poll = setInterval(() => !this.current && !document.hidden && this.feed.refill(true), POLL_MS);
+    this.feed.refill(true);
   }
 
   close() {
-    this.closed = true;
     this.ends.forEach((end) => end());
     clearInterval(this.poll);
+    this.feed.close();
+    this.tabs.close();
+    this.screen.close();
   }
 
-  // --- asking for items ---
-
-  refill(now = false) {
-    if (this.closed || this.fetching || (!now && (this.exhausted || this.queue.length >= LOW))) return this.fetching;
-    this.fetching = this.fetchItems()
-      .catch((error) => this.notReached(error))
-      .finally(() => (this.fetching = null));
-    return this.fetching;
-  }
-
-  async fetchItems() {
-    const here = this.queue.length + (this.current ? 1 : 0) + this.outbox.unsent;
-    const body = await get(`${ROOT}api/label/batch?n=${Math.min(100, WANTED + here)}`);
-    this.failures = 0;
-    this.greet(body);
-    const fresh = this.unknown(body.items);
-    this.exhausted = !fresh.length;
-    this.queue.push(...fresh);
-    this.buildAhead();
-    if (this.current) this.drawProgress();
-    else this.next(body.state === "empty", body.items.length > 0);
-  }
+  // --- what the server says ---
 
   // Who and which project the server takes this page for.
   greet(body) {
     if (this.outbox.who && this.outbox.who !== body.who) {
-      this.warning = "Your browser keeps no cookie for this page, so your labels have no owner: open the page in a tab of its own.";
+      this.warning =
+        "You are somebody else to the server now: another person has signed in, or your browser keeps no cookie here and your labels have no owner (then open the page in a tab of its own).";
     }
-    if (this.outbox.space && this.outbox.space !== body.space) this.forget(); // another project was opened elsewhere
+    if (this.outbox.space && this.outbox.space !== body.space) this.forget(); // another project was opened elsewhere, or another person
     this.outbox.open(body.who, body.space);
     this.outbox.flush();
     this.task = body.task;
     this.progress = body.progress;
-    const name = JSON.stringify(body.project);
-    if (name !== this.name) this.screen.project(body.project);
-    this.name = name;
+    this.options = body.options || {};
+    const described = JSON.stringify([body.project, this.options]);
+    if (described !== this.described) this.screen.project(body.project, this.options);
+    this.described = described;
   }
 
-  // Those that are neither here nor answered already.
-  unknown(items) {
-    const here = new Set([this.current, ...this.queue].filter(Boolean).map((one) => one.item.id));
-    const unsent = this.outbox.standing();
-    const isOpen = (id) => !here.has(id) && !this.answered.has(id) && (unsent.get(id)?.event ?? "retracted") === "retracted";
-    return items.filter((item) => isOpen(item.id)).map((item) => ({ item, built: null, was: "" }));
+  arrived(body) {
+    if (this.current) this.drawProgress();
+    else this.next(body.state === "empty", body.items.length > 0);
   }
 
   notReached(error) {
-    this.failures += 1;
-    setTimeout(() => this.refill(!this.current), Math.min(LONGEST_WAIT_MS, SOON_MS * 2 ** this.failures));
-    if (!this.current) this.screen.note("problem", "The next ones cannot be fetched", error.message);
+    if (!this.current) this.screen.notices.notReached(error);
     this.outboxChanged();
   }
 
+  hear(body) {
+    if (body.space !== this.outbox.space) return;
+    this.progress = body.progress;
+    this.drawProgress();
+  }
+
   forget() {
-    this.queue = [];
-    this.past = [];
-    this.current = null;
-    this.answered.clear();
-    this.historyRead = false;
+    this.feed.forget();
+    this.past.forget();
+    this.current = this.aside = null;
     this.armedAt = 0;
+    this.screen.revisit(null);
+    this.screen.strip.draw([], null);
   }
 
   // --- showing ---
 
   // `empty`: the project has no items at all; `known`: the server's answer held items, all of them answered here already.
   next(empty = false, known = false) {
-    this.current = this.queue.shift() || null;
+    this.current = this.feed.take();
     this.armedAt = 0;
     if (this.current) {
       this.show();
-      this.refill();
-    } else if (empty) {
-      this.screen.empty(this.task);
-    } else if (known || this.outbox.unsent || !this.exhausted) {
-      this.screen.waiting();
-      if (known || this.outbox.unsent) setTimeout(() => !this.current && this.refill(true), SOON_MS);
-      else this.refill(true);
+      this.feed.refill();
     } else {
-      this.screen.done(this.progress);
+      this.tabs.nothing();
+      this.nothing(empty, known);
+      this.drawHistory();
     }
     this.drawProgress();
   }
 
+  nothing(empty, known) {
+    const { notices } = this.screen;
+    if (empty) return notices.empty(this.task);
+    if (this.feed.queue.length) return notices.elsewhere();
+    if (!known && !this.outbox.unsent && this.feed.exhausted) return notices.done(this.progress);
+    notices.waiting();
+    if (known || this.outbox.unsent) setTimeout(() => !this.current && this.feed.refill(true), SOON_MS);
+    else this.feed.refill(true);
+  }
+
   show() {
     const one = this.current;
-    one.built ||= build(one.item, BASE);
+    const { node, typesetting, near } = this.feed.build(one);
     this.armedAt = 0;
     this.hiddenMs = 0;
-    this.screen.item(one.built.node, one.item.task, one.was);
-    const typesetting = one.built.typesetting;
+    this.tabs.show(one.item.id);
+    this.screen.item(node, one.item.task, near, one.was);
+    this.screen.note.show(one.note || "");
+    if (one.places) this.screen.panes.restore(one.places);
     if (typesetting) typesetting.then(() => this.arm(one));
     else this.arm(one);
   }
@@ -177,81 +173,18 @@ class LabelPage {
         if (this.current !== one) return;
         this.armedAt = performance.now();
         this.screen.armed(one.item.id);
-        this.buildAhead();
+        this.feed.buildAhead();
+        this.drawHistory();
       };
       channel.port2.postMessage(0);
     });
   }
 
-  buildAhead() {
-    for (const one of this.queue.slice(0, BUILT_AHEAD)) one.built ||= build(one.item, BASE);
-  }
-
-  // --- deciding ---
-
-  act(action) {
-    if (action === "help") this.screen.help.showModal();
-    else if (action === "raw") this.screen.toggleRaw();
-    else if (action === "undo") this.undo();
-    else this.choose(action);
-  }
-
-  choose(preference) {
-    if (!this.current || !this.armedAt || performance.now() - this.armedAt < LOOK_MS) return;
-    const { item } = this.current;
-    const dwell = Math.max(0, Math.round(performance.now() - this.armedAt - this.hiddenMs));
-    this.answered.add(item.id);
-    this.past.push({ item, preference });
-    const gain = preference === "skip" ? 0 : 1;
-    this.outbox.add({ impression: item.id, event: "cast", preference, dwell_ms: dwell, gain });
-    this.screen.say(preference === "skip" ? "Skipped" : nameOf(item.task, preference));
-    this.next();
-  }
-
-  // Take the last answer back and show its item again; beyond this page's own answers, the server knows the last twenty.
-  async undo() {
-    if (this.undoing) return;
-    this.undoing = true;
-    try {
-      const problem = this.past.length ? "" : await this.readHistory();
-      const last = this.past.pop();
-      if (last) this.takeBack(last);
-      else this.screen.say(problem || "There is nothing to undo.");
-    } finally {
-      this.undoing = false;
-    }
-  }
-
-  takeBack({ item, preference }) {
-    this.answered.delete(item.id);
-    this.outbox.add({ impression: item.id, event: "retracted", preference: "", gain: preference === "skip" ? 0 : -1 });
-    if (this.current) this.queue.unshift(this.current);
-    this.queue = this.queue.filter((one) => one.item.id !== item.id);
-    this.current = { item, built: null, was: preference };
-    this.show();
-    this.drawProgress();
-    this.screen.say(`Taken back: ${nameOf(item.task, preference)}`);
-  }
-
-  // What the server knows of earlier visits, once; why not, in words, when it cannot be asked.
-  async readHistory() {
-    if (this.historyRead) return "";
-    await this.outbox.flush();
-    if (this.outbox.unsent) return "Undo needs the server here, and it cannot be reached right now.";
-    try {
-      const body = await get(`${ROOT}api/label/history`);
-      this.historyRead = true;
-      if (body.space === this.outbox.space) this.past = body.labels.reverse();
-      return "";
-    } catch (error) {
-      return error.message;
-    }
-  }
-
-  // --- the server and other tabs ---
-
-  outboxChanged() {
-    this.screen?.status(this.outbox, this.warning);
+  async drawHistory() {
+    if (!this.screen.is("history")) return;
+    const draw = () => this.screen.strip.draw(this.past.entries, this.current?.changing || null);
+    draw();
+    if (this.past.entries.length < SHOWN) await this.past.loadQuietly().then(draw);
   }
 
   drawProgress() {
@@ -260,27 +193,111 @@ class LabelPage {
     this.screen.progress(this.progress, gain);
   }
 
-  hear(body) {
-    if (body.space !== this.outbox.space) return;
-    this.progress = body.progress;
-    this.drawProgress();
+  outboxChanged() {
+    this.screen?.saving.draw(this.outbox, this.warning, this.task);
   }
 
-  // Another tab of this person wrote to the outbox: what was answered there is not to be answered here.
+  // --- keys and buttons ---
+
+  meaning(key) {
+    const { second } = this.screen;
+    if (second.open) return second.find(key) && { second: key };
+    if (key === "Escape") return this.current?.changing ? { action: "stay" } : null;
+    return this.keymap.find(this.task, key) || null;
+  }
+
+  pressed({ second, action }) {
+    if (!second) this.act(action);
+    else if (performance.now() - this.askedAt >= LOOK_MS) this.screen.second.press(second); // not the choice's key, bouncing
+  }
+
+  act(action) {
+    if (action === "help") this.screen.help.show(this.task, this.options);
+    else if (action === "note") this.options.notes && this.current && this.screen.note.write();
+    else if (action === "prompt") this.screen.fold();
+    else if (action === "stay") this.again.leave();
+    else if (action === "undo") this.again.undo();
+    else if (TOGGLES.has(action)) this.toggle(action);
+    else this.choose(action);
+  }
+
+  toggle(name) {
+    if (name === "together" && this.task !== "pairwise") return;
+    this.screen.toggle(name);
+    if (name === "history") this.drawHistory();
+  }
+
+  // --- deciding ---
+
+  choose(preference) {
+    if (!this.current || !this.armedAt || performance.now() - this.armedAt < LOOK_MS) return;
+    const said = { preference, strength: "", reasons: [], note: this.options.notes ? this.screen.note.text : "" };
+    const measured = this.measured();
+    const decide = (more) => this.settle({ ...said, ...more }, measured);
+    if (!this.askOn(preference, decide)) decide({});
+  }
+
+  // How long the item was looked at and how much of it was on the screen, an earlier showing included.
+  measured() {
+    const before = this.current.measured || { dwell_ms: 0, read_share: 0 };
+    const dwell = Math.max(0, Math.round(performance.now() - this.armedAt - this.hiddenMs));
+    return { dwell_ms: before.dwell_ms + dwell, read_share: Math.max(before.read_share, this.screen.panes.share()) };
+  }
+
+  // The second keys, in projects that want them; whether something is asked.
+  askOn(preference, decide) {
+    const { second, votes } = this.screen;
+    const before = this.current.changing?.preference === preference ? this.current.changing : {};
+    const back = () => (votes.node.hidden = false);
+    if (!second.ask(this.current.item.task, preference, this.options, before, decide, back)) return false;
+    votes.node.hidden = true;
+    this.askedAt = performance.now();
+    return true;
+  }
+
+  settle(said, measured) {
+    const { item, changing } = this.current;
+    if (changing) return this.again.change(changing, said, measured);
+    this.feed.answered.add(item.id);
+    this.past.cast({ item, ...said, measured });
+    const gain = said.preference === "skip" ? 0 : 1;
+    this.outbox.add({ impression: item.id, event: "cast", ...said, ...measured, gain });
+    this.screen.say(nameOf(item.task, said.preference));
+    this.next();
+  }
+
+  // --- other tabs, coming and going ---
+
+  // What another tab of this person answered is not to be answered here; what it no longer shows may be.
   otherTab(event) {
+    if (event.key === "al-keymap") return this.newKeys();
+    if (this.tabs.heard(event.key)) return !this.current && this.feed.queue.length && this.next();
     if (!event.key || !event.key.startsWith(`al-out:${this.outbox.who}:`)) return;
     this.outboxChanged();
     const said = parse(event.newValue);
-    if (!said) return;
-    if (said.event === "retracted") {
-      this.answered.delete(said.impression);
+    if (said) this.saidElsewhere(said);
+  }
+
+  saidElsewhere({ impression, event, preference }) {
+    const known = this.past.find(impression);
+    if (event === "retracted") {
+      this.feed.answered.delete(impression);
+      this.past.takenBack(impression);
       return;
     }
-    this.answered.add(said.impression);
-    this.queue = this.queue.filter((one) => one.item.id !== said.impression);
-    if (this.current?.item.id !== said.impression) return;
+    if (known) known.preference = preference;
+    this.feed.answered.add(impression);
+    this.feed.drop(new Set([impression]));
+    if (this.aside?.item.id === impression) this.aside = null;
+    if (this.current?.item.id !== impression) return;
+    if (this.current.changing) return this.again.leave("Changed in another tab");
     this.screen.say("Answered in another tab");
     this.next();
+  }
+
+  newKeys() {
+    this.keymap.load();
+    if (this.screen.votes.task) this.screen.drawKeys(this.task);
   }
 
   visibility() {
@@ -291,44 +308,25 @@ class LabelPage {
     }
     this.hiddenMs += performance.now() - this.hiddenAt;
     this.outbox.hurry();
-    if (!this.current) this.refill(true);
+    this.feed.heartbeat();
+    if (!this.current) this.feed.refill(true);
   }
 
   leave() {
     this.outbox.beacon();
-    const ids = [this.current, ...this.queue].filter(Boolean).map((one) => one.item.id);
-    if (ids.length) keepalive(`${ROOT}api/label/release`, JSON.stringify({ ids }));
+    this.feed.release();
+    this.tabs.nothing();
   }
 
   // From the browser's back cache: the leases were given up, so what is here may be another's by now.
   comeBack() {
     this.forget();
-    this.screen.waiting();
-    this.refill(true);
+    this.screen.notices.waiting();
+    this.feed.refill(true);
   }
 }
 
 function on(target, name, handler) {
   target.addEventListener(name, handler);
   return () => target.removeEventListener(name, handler);
-}
-
-function parse(text) {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    return null;
-  }
-}
-
-async function get(url) {
-  let response;
-  try {
-    response = await fetch(url, { credentials: "same-origin", cache: "no-store" });
-  } catch (error) {
-    throw new Error("The server cannot be reached. This page tries again by itself.");
-  }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error || "The server has a problem. This page tries again by itself.");
-  return body;
 }

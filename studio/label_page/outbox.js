@@ -2,6 +2,8 @@
 // server says that they are stored. One key per label, so that two tabs never overwrite each other's; a lock (where the browser has one)
 // keeps them from sending the same label twice, and its UUID makes a second sending harmless anyway.
 
+import { keepalive } from "./net.js";
+
 const BATCH = 50;
 const BEACON_BYTES = 60_000; // browsers allow 64 KB for requests that outlive their page
 const TIMEOUT_MS = 20_000;
@@ -10,6 +12,8 @@ const LONGEST_WAIT_MS = 15_000;
 const LOCKED_WAIT_MS = 1_000;
 const LOCKED_LIMIT = 30; // tries; then the other tab's lock is taken for stuck
 const HOPELESS = new Set([400, 404, 413, 415, 422]); // sending the same again cannot help
+
+const OTHER_PERSON = "The server takes you for somebody else now, so these labels wait for their owner.";
 
 // randomUUID exists on https and localhost only; a plain http address in a local network has getRandomValues.
 export function uuid() {
@@ -36,7 +40,7 @@ export class Outbox {
     this.wait = 0;
     this.timer = 0;
     this.lockedTries = 0;
-    this.trouble = null; // {kind: "offline" | "server" | "signin", message}
+    this.trouble = null; // {kind: "offline" | "server" | "signin", message, status}
     this.lastStamp = 0;
   }
 
@@ -153,7 +157,7 @@ export class Outbox {
     }
     if (response.ok && Array.isArray(body.results)) return this.settle(batch, body);
     const message = typeof body.error === "string" ? body.error : "";
-    if (response.status === 401 || response.status === 403) return this.fail("signin", message, LONGEST_WAIT_MS);
+    if (response.status === 401 || response.status === 403) return this.fail("signin", message, response.status, LONGEST_WAIT_MS);
     if (!HOPELESS.has(response.status)) return this.fail("server", message);
     if (batch.length > 1) this.single = true;
     else this.bury(batch[0], message || "The server refused this label.");
@@ -161,6 +165,8 @@ export class Outbox {
   }
 
   settle(batch, body) {
+    // Somebody else has signed in: what is refused as not theirs is still good for whoever said it.
+    if (body.who && body.who !== this.who) return this.fail("signin", OTHER_PERSON, 401, LONGEST_WAIT_MS);
     const byId = new Map(body.results.map((result) => [result.id, result]));
     let known = 0;
     for (const entry of batch) {
@@ -178,8 +184,8 @@ export class Outbox {
     return true;
   }
 
-  fail(kind, message, wait) {
-    this.trouble = { kind, message };
+  fail(kind, message, status = 0, wait = 0) {
+    this.trouble = { kind, message, status };
     this.wait = wait || Math.min(LONGEST_WAIT_MS, Math.max(FIRST_WAIT_MS, this.wait * 2));
     this.later(this.wait * (0.75 + Math.random() / 2));
     return false;
@@ -199,14 +205,13 @@ export class Outbox {
   // The page goes away: hand over what fits, without waiting for the answer. What is not answered stays and is sent again.
   beacon() {
     let size = 2;
-    const bodies = [];
+    const fitting = [];
     for (const { value } of this.entries()) {
-      const body = JSON.stringify(wire(value));
-      size += new TextEncoder().encode(body).length + 1;
+      size += new TextEncoder().encode(JSON.stringify(wire(value))).length + 1;
       if (size > BEACON_BYTES) break;
-      bodies.push(body);
+      fitting.push(wire(value));
     }
-    if (bodies.length) keepalive(this.url, `[${bodies.join(",")}]`);
+    if (fitting.length) keepalive(this.url, fitting);
   }
 
   // --- storage ---
@@ -252,17 +257,7 @@ export class Outbox {
   }
 }
 
-export function keepalive(url, body) {
-  fetch(url, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    credentials: "same-origin",
-    body,
-    keepalive: true,
-  }).catch(() => {});
-}
-
-// What the server is told; the rest of an entry is for this page.
-function wire({ id, impression, event, preference, note, dwell_ms, client_at }) {
-  return { id, impression, event, preference, note: note || "", dwell_ms: dwell_ms || 0, client_at };
+// What the server is told (nothing of what is not known: JSON leaves undefined out); the rest of an entry is for this page.
+function wire({ id, impression, event, preference, strength, reasons, note, dwell_ms, read_share, client_at }) {
+  return { id, impression, event, preference, strength, reasons, note: note || "", dwell_ms, read_share, client_at };
 }

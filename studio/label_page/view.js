@@ -1,36 +1,52 @@
-// What an item looks like. Everything a model or a file wrote arrives as HTML made by the server's allow-list renderer; the view "as
-// written" is plain text.
+// What an item looks like. Everything a model or a file wrote arrives as HTML made by the server's allow-list renderer; the views "raw"
+// and "differences" are plain text.
 
+import { compare } from "./diff.js";
 import { el } from "./dom.js";
 import { typeset } from "./math.js";
+import { recall, remember } from "./storage.js";
+import { blocks, lazily } from "./text.js";
 
 const ROLES = { system: "System prompt", user: "User", assistant: "Assistant" };
+const SIDES = { a: "Answer A", b: "Answer B", one: "Answer" };
 
-function text(part, name) {
+function text(part, name, runs = null) {
   const rendered = el("div", { class: "al-text al-rendered", dir: "auto" });
   rendered.innerHTML = part.html;
-  const raw = el("div", { class: "al-text al-raw", dir: "auto" }, part.raw);
+  const raw = el("div", { class: "al-text al-raw", dir: "auto" }, ...blocks([{ text: part.raw, marked: false }]));
+  const marked = runs && el("div", { class: "al-text al-diff", dir: "auto" }, ...blocks(runs));
   const note = part.note ? el("p", { class: "al-note" }, part.note) : null;
   addCopyButtons(rendered);
-  return el("div", { class: name }, rendered, raw, note);
+  lazily(rendered);
+  return el("div", { class: name }, rendered, raw, marked, note);
 }
 
 function addCopyButtons(root) {
-  for (const pre of root.querySelectorAll("pre > code")) {
-    const copy = el("button", { type: "button", class: "al-copy", "aria-label": "Copy this code", onclick: () => copyText(pre.textContent, copy) }, "Copy");
-    pre.parentElement.classList.add("al-code");
-    pre.parentElement.append(copy);
+  for (const pre of root.querySelectorAll("pre:has(> code)")) {
+    const copy = el("button", { type: "button", class: "al-copy", "aria-label": "Copy this code", onclick: () => copyText(pre, copy) }, "Copy");
+    const box = el("div", { class: "al-code" });
+    pre.tabIndex = 0; // it may scroll sideways, with the keyboard too
+    pre.replaceWith(box);
+    box.append(pre, copy);
   }
 }
 
-async function copyText(what, button) {
+async function copyText(pre, button) {
   try {
-    await navigator.clipboard.writeText(what);
+    await navigator.clipboard.writeText(pre.textContent);
     button.textContent = "Copied";
   } catch (error) {
-    button.textContent = "Select and copy by hand";
+    getSelection().selectAllChildren(pre); // the browser allows no copying here: at least it is selected
+    button.textContent = "Selected: press Ctrl C";
   }
-  setTimeout(() => (button.textContent = "Copy"), 1500);
+  setTimeout(() => (button.textContent = "Copy"), 2_000);
+}
+
+// A part that stays folded or open from item to item, as it was left.
+function fold(key, open, attributes, ...children) {
+  const details = el("details", { ...attributes, "data-fold": key, open: recall(key) ? recall(key) === "open" : open }, ...children);
+  details.addEventListener("toggle", () => details.isConnected && remember(key, details.open ? "open" : "folded"));
+  return details;
 }
 
 function prompt(turns) {
@@ -39,36 +55,62 @@ function prompt(turns) {
   const asked = spoken.pop();
   const parts = [];
   for (const turn of system) {
-    parts.push(el("details", { class: "al-more" }, el("summary", {}, ROLES.system), text(turn, "al-turn")));
+    parts.push(fold("al-system", false, { class: "al-more" }, el("summary", {}, ROLES.system), text(turn, "al-turn")));
   }
   if (spoken.length) {
     const turnsBefore = spoken.map((turn) => el("div", { class: "al-turn-of" }, el("span", { class: "al-role" }, ROLES[turn.role] || turn.role), text(turn, "al-turn")));
     const count = `${spoken.length} earlier turn${spoken.length === 1 ? "" : "s"}`;
-    parts.push(el("details", { class: "al-more" }, el("summary", {}, count), ...turnsBefore));
+    parts.push(fold("al-earlier", false, { class: "al-more" }, el("summary", {}, count), ...turnsBefore));
   }
-  return el(
-    "details",
-    { class: "al-prompt", open: true },
-    el("summary", {}, el("span", { class: "al-tag" }, "Prompt")),
+  return fold(
+    "al-prompt",
+    true,
+    { class: "al-prompt" },
+    el("summary", {}, el("span", { class: "al-tag" }, "Prompt"), el("span", { class: "al-asked-short", "aria-hidden": "true" }, firstWords(asked.raw, 120))),
     el("div", { class: "al-prompt-body", tabindex: "0", role: "region", "aria-label": "Prompt" }, ...parts, text(asked, "al-asked")),
   );
 }
 
-function pane(side, name, part) {
+export const firstWords = (raw, n) => {
+  const line = raw.slice(0, 4 * n).replace(/\s+/g, " ").trim();
+  return line.length > n ? `${line.slice(0, n)}…` : line;
+};
+
+function pane(side, part, runs) {
+  const name = SIDES[side];
   return el(
     "section",
     { class: "al-pane", "data-side": side, "aria-label": name },
-    name === "Answer" ? null : el("h2", { class: "al-tag" }, name),
-    el("div", { class: "al-scroll", tabindex: "0", role: "region", "aria-label": `${name}, text` }, text(part, "al-answer")),
+    side === "one" ? null : el("h2", { class: "al-tag" }, name),
+    el("div", { class: "al-scroll", tabindex: "0", role: "region", "aria-label": `${name}, text` }, text(part, "al-answer", runs)),
   );
 }
 
-// A detached element for one item, and a promise when its formulas are not typeset yet.
+// On a phone, where one answer is on the screen at a time: which one, and the way to the other.
+function which() {
+  const tab = (side) => el("button", { type: "button", class: "al-which-one", "data-side": side, "aria-pressed": String(side === "a") }, SIDES[side]);
+  return el("div", { class: "al-which", role: "group", "aria-label": "Which answer is on the screen" }, tab("a"), tab("b"));
+}
+
+function sameNote(difference) {
+  return difference?.same ? el("p", { class: "al-same" }, "The words are the same; only spaces or line breaks differ.") : null;
+}
+
+// {node, typesetting, near}: a detached element for one item; a promise when its formulas are not typeset yet; whether the answers are
+// near-identical, and so have their differences marked.
 export function build(item, base) {
-  const panes =
-    item.task === "pairwise"
-      ? [pane("a", "Answer A", item.left), pane("b", "Answer B", item.right)]
-      : [pane("one", "Answer", item.left)];
-  const node = el("div", { class: `al-item al-${item.task}` }, prompt(item.turns), el("div", { class: "al-panes" }, ...panes));
-  return { node, typesetting: typeset(node, base) };
+  const two = item.task === "pairwise";
+  const difference = two ? compare(item.left.raw, item.right.raw) : null;
+  const panes = two ? [pane("a", item.left, difference?.left), pane("b", item.right, difference?.right)] : [pane("one", item.left)];
+  const answers = el("div", { class: "al-panes" }, ...panes);
+  const node = el("div", { class: `al-item al-${item.task}` }, prompt(item.turns), two ? which() : null, sameNote(difference), answers);
+  return { node, typesetting: typeset(node, base), near: Boolean(difference) };
+}
+
+// An item that was built ahead of time is folded as the one before it was left.
+export function refold(node) {
+  for (const details of node.querySelectorAll("details[data-fold]")) {
+    const kept = recall(details.dataset.fold);
+    if (kept && details.open !== (kept === "open")) details.open = kept === "open";
+  }
 }
