@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -86,6 +87,11 @@ class GenResult:
     finish_reason: FinishReason
     tokens: int = 0
     error: str = ""
+
+
+def storable(text: str) -> str:
+    """A model can write half a character, which neither a file nor the database takes."""
+    return re.sub("[\ud800-\udfff\x00]", "\ufffd", text)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@
 
 A reader keeps a byte offset and takes whole lines only, so a line that is half written is read the next time. Children are
 started as `python -m <module> RUN_DIR` and call `run_child(main)`, which turns an exception into an `error` event in words.
+
+A stop is heard in three ways. Between steps the child looks (`stop_requested`). A call that hands out results one by one is
+cancelled from a thread (`cancel_on_stop`). What can be neither looked into nor cancelled, importing torch or reading gigabytes of
+weights, runs inside `loading`: there is nothing to save yet, so the process says so and ends at once.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +35,8 @@ from data.errors import RunError, StudioError
 
 EventType = Literal["status", "progress", "metrics", "sample", "log", "result", "error"]
 FINAL_STATUS = frozenset({"finished", "failed", "stopped", "lost"})
+LOOK_S = 0.2  # how often a thread looks for the stop file
+SAY_S = 0.5  # between two progress events, at least
 
 
 class Tail(NamedTuple):
@@ -39,7 +47,8 @@ class Tail(NamedTuple):
 
 
 class Stopped(Exception):
-    """Raised in a child to end a run that was asked to stop; everything worth keeping has been saved."""
+    """Raised in a child to end a run that was asked to stop; everything worth keeping has been saved. Its text, if any, is
+    shown."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,18 @@ class RunDir:
             "progress", done=done, total=total, unit=unit, seconds=round(took, 1), eta_s=None if eta is None else round(eta, 1)
         )
 
+    @contextmanager
+    def loading(self, kept: str) -> Iterator[Loading]:
+        """What comes before there is anything to save; call the result with what goes on, as a progress line.
+
+        A stop ends a child at once, in the middle of whatever it does, and elsewhere at the next call. `kept` ends the sentence
+        that says so: "no adapter was made".
+        """
+        say = Loading(self, kept)
+        with _unsaved(say):
+            yield say
+        say.heed()
+
     @property
     def stop_requested(self) -> bool:
         return (self.path / "stop").exists()
@@ -118,6 +139,46 @@ class RunDir:
             return f.read().decode("utf-8", "replace")
 
 
+class Loading:
+    """Says what a run does before its first step: `say("loading the base model")`, `say("checking rows", 180, 200)`."""
+
+    def __init__(self, run: RunDir, kept: str) -> None:
+        self.run, self.kept = run, kept
+        self.what = "starting"
+        self._said = 0.0
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Stopped when the run was asked to stop. Counts are written twice a second, whatever is called."""
+        self.heed()
+        now = time.monotonic()
+        if what == self.what and done < total and now - self._said < SAY_S:
+            return
+        self.what, self._said = what, now
+        self.run.event("progress", done=done, total=total, unit=what, loading=True)
+
+    def heed(self) -> None:
+        if self.run.stop_requested:
+            raise Stopped(self.farewell)
+
+    @property
+    def farewell(self) -> str:
+        return f"Stopped while {self.what}; {self.kept}."
+
+
+class Meter:
+    """Progress events at most twice a second, and the last one always; ends the run when it was asked to stop."""
+
+    def __init__(self, run: RunDir, unit: str) -> None:
+        self.run, self.unit, self.started, self._said = run, unit, time.monotonic(), 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.run.stop_requested:
+            raise Stopped
+        if done == total or time.monotonic() - self._said > SAY_S:
+            self._said = time.monotonic()
+            self.run.progress(done, total, self.unit, self.started)
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
@@ -135,19 +196,84 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def cancel_on_stop(run: RunDir, cancel: Callable[[], None]) -> Iterator[None]:
+    """Call `cancel` from a thread once the stop file is there, and again and again: the next call may only just have begun."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_S):
+            if run.stop_requested:
+                cancel()
+
+    thread = threading.Thread(target=watch, name="stop-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class _Child:
+    """This process as a run's child: a thread that ends it when a stop comes while it is loading."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.loading: Loading | None = None
+        self.lock = threading.Lock()  # held by whoever decides whether the process goes on
+        threading.Thread(target=self._watch, name="stop-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(LOOK_S)
+            if self.run.stop_requested:
+                with self.lock:
+                    if self.loading is not None:
+                        self._end(self.loading.farewell)
+
+    def _end(self, words: str) -> None:
+        self.run.event("log", text=words)
+        self.run.event("status", status="stopped")
+        sys.stdout.flush()
+        os._exit(0)  # the main thread may be deep in a library that hears no exception for minutes
+
+
+_child: _Child | None = None  # set by `run_child`: a test that calls a run's `main` must not be ended
+
+
+@contextmanager
+def _unsaved(say: Loading) -> Iterator[None]:
+    child = _child
+    if child is None:
+        yield
+        return
+    with child.lock:
+        child.loading = say
+    try:
+        yield
+    finally:
+        with child.lock:
+            child.loading = None
+
+
 def run_child(main: Callable[[RunDir], Mapping[str, Any] | None]) -> None:
     """Entry point of every run: `main` gets the folder and returns the result; status, errors and stops become events.
 
     SIGTERM asks for the same orderly stop as the stop file.
     """
+    global _child
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
     run = RunDir(parser.parse_args().run_dir)
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
     run.event("status", status="running", pid=os.getpid())
+    _child = _Child(run)
     try:
         result = main(run)
-    except Stopped:
+    except Stopped as stopped:
+        if str(stopped):
+            run.event("log", text=str(stopped))
         run.event("status", status="stopped")
     except Exception as error:
         traceback.print_exc()

@@ -5,7 +5,7 @@
     judge_templates.py what a judge is asked, and how hostile answers are made harmless; texts in judge_prompts/
     judge.py           ask an engine in both orders, again in words where need be, and warn when the judge is kin to the judged
     compare_args.py    what a compare run is asked to do
-    engine_pool.py     one engine at a time, a stop heard within a step, progress
+    engine_pool.py     one engine at a time, a stop heard while one is loaded
     compare_result.py  all numbers of a comparison from its judgments, and `summary(result)` in plain sentences
     compare.py         python -m evals.compare RUN_DIR
 

@@ -20,7 +20,6 @@ Leaves completions.jsonl and judgments.jsonl (records.Completion and Judgment wi
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +27,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from data import completions, judgments
-from data.engine import GenRequest, GenResult, ModelSpec
+from data.engine import GenRequest, GenResult, ModelSpec, storable
 from data.errors import RunError
 from data.records import Completion, Judgment, Prompt
-from data.rundir import RunDir, run_child
+from data.rundir import Meter, RunDir, cancel_on_stop, run_child
 from evals.compare_args import GRADERS, CompareArgs, warnings
 from evals.compare_result import FAILED, NO_JUDGE, headline, summary, tally
-from evals.engine_pool import Engines, Meter, adapter_of, base_of, cancel_on_stop, timed
+from evals.engine_pool import Engines, adapter_of, base_of, timed
 from evals.judge import Comparison, Judge, seed_of
 from evals.judge_templates import question_text, template_for
 from evals.verdicts import Verdict, nobody
@@ -77,7 +76,7 @@ def main(run: RunDir) -> Mapping[str, Any]:
     args = CompareArgs.from_json(config.get("args", {}))
     prompts = tuple(read_prompts(run, config))
     seconds: dict[str, float] = {}
-    with Engines() as engines, cancel_on_stop(run, engines):
+    with Engines(run) as engines, cancel_on_stop(run, engines.cancel):
         job = Job(run, str(config.get("run_id", run.path.name)), args, prompts, engines)
         with timed(seconds, "generate"):
             answers = write_answers(job)
@@ -110,7 +109,7 @@ def write_answers(job: Job) -> Answers:
     failures: dict[str, str] = {}
     done, total = 0, 2 * len(job.prompts) * args.samples
     meter = Meter(job.run, "answers")
-    with (job.run.path / "completions.jsonl").open("w", encoding="utf-8") as out:
+    with (job.run.path / "completions.jsonl").open("w", encoding="utf-8", buffering=1) as out:  # a stop may end the process
         for base in bases:
             sides = [side for side in (job.a, job.b) if base_of(side.spec) == base]
             wanted = [(side, prompt, i) for prompt in job.prompts for side in sides for i in range(args.samples)]
@@ -166,11 +165,6 @@ def _completion(job: Job, side: Side, prompt: Prompt, request: GenRequest, resul
     )
 
 
-def storable(text: str) -> str:
-    """A model can write half a character, which neither a file nor the database takes."""
-    return re.sub("[\ud800-\udfff\x00]", "\ufffd", text)
-
-
 def write_judgments(job: Job, answers: Answers) -> list[Judgment]:
     """Stage 2: sample i of A against sample i of B, to judgments.jsonl as the verdicts come; with the rules' opinion of both."""
     pairs = [
@@ -179,7 +173,7 @@ def write_judgments(job: Job, answers: Answers) -> list[Judgment]:
         for i in range(job.args.samples)
     ]
     rows: list[Judgment] = []
-    with (job.run.path / "judgments.jsonl").open("w", encoding="utf-8") as out:
+    with (job.run.path / "judgments.jsonl").open("w", encoding="utf-8", buffering=1) as out:
         for index, verdict in _verdicts(job, pairs):
             rows.append(_judgment(job, *pairs[index], verdict))
             out.write(_line(rows[-1]))

@@ -1,9 +1,8 @@
-"""What a run that asks models needs around them: engines one at a time, a stop that is heard within a step, and progress."""
+"""The engines of a run that asks several models: one at a time, and a stop is heard while one is loaded."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +10,15 @@ from dataclasses import replace
 
 from data.endpoint import EndpointEngine
 from data.engine import Engine, ModelSpec
-from data.rundir import RunDir, Stopped
+from data.rundir import RunDir
 from training.engines import open_engine
 
 
 class Engines:
     """At most one engine at a time, kept while the next stage wants the same base; `loading` adds up the seconds it took."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
         self.open_base: ModelSpec | None = None
         self.engine: Engine | None = None
         self.loading = 0.0
@@ -28,7 +28,9 @@ class Engines:
         if self.engine is None or base != self.open_base:
             self.close()
             started = time.monotonic()
-            self.engine, self.open_base = open_engine(base, os.environ.get(base.key_env, "")), base
+            with self.run.loading("what was written so far was kept") as say:
+                say("loading a model" if base.kind == "local" else "opening an endpoint")
+                self.engine, self.open_base = open_engine(base, os.environ.get(base.key_env, "")), base
             self.loading += time.monotonic() - started
         return self.engine
 
@@ -60,40 +62,7 @@ def adapter_of(spec: ModelSpec) -> str | None:
 
 
 @contextmanager
-def cancel_on_stop(run: RunDir, engines: Engines) -> Iterator[None]:
-    """Watch for the stop file from a thread, so that a long batch ends within a step and not at its end."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            if run.stop_requested:
-                engines.cancel()  # again and again: the next call may only just have begun
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds[stage] = round(time.monotonic() - started, 2)
-
-
-class Meter:
-    """Progress events at most twice a second, and the last one always; ends the run when it was asked to stop."""
-
-    def __init__(self, run: RunDir, unit: str) -> None:
-        self.run, self.unit, self.started, self.said = run, unit, time.monotonic(), 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.run.stop_requested:
-            raise Stopped
-        if done == total or time.monotonic() - self.said > 0.5:
-            self.said = time.monotonic()
-            self.run.progress(done, total, self.unit, self.started)

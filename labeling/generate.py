@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from data import completions
-from data.engine import Engine, GenRequest, GenResult
+from data.engine import Engine, GenRequest, GenResult, storable
 from data.errors import RunError
 from data.records import Prompt
-from data.rundir import RunDir, run_child
+from data.rundir import SAY_S, RunDir, cancel_on_stop, run_child
 from labeling.generate_args import Asked, GenerateArgs, read_prompts, resume
 from training.engines import open_engine
 
@@ -42,12 +41,15 @@ MAX_TEMPERATURE = 2.0
 
 @dataclass
 class GenerateResult:
-    """`completions` are all in the file, those of an earlier start included; the rest counts this start.
+    """What there is now, an earlier start's answers included; only `seconds` are of this start.
 
-    `duplicates` were given up, `truncated` ended at max_new_tokens, `empty` have no text.
+    Of `asked` answers, `completions` are there, `duplicates` were given up because they said the same as another, `errors` failed
+    (`first_error` says why) and the rest was not asked for before a stop. Of those that are there, `truncated` ended at
+    max_new_tokens and `empty` have no text.
     """
 
     prompts: int
+    asked: int
     completions: int = 0
     duplicates: int = 0
     errors: int = 0
@@ -83,13 +85,16 @@ def main(run: RunDir) -> Mapping[str, Any]:
     config = run.config()
     args = GenerateArgs.from_json(config.get("args") or {})
     asked = {prompt.prompt_id: Asked(prompt) for prompt in read_prompts(run, config, args.system)}
-    result = GenerateResult(len(asked))
     file = run.path / "completions.jsonl"
-    result.completions = result_so_far = resume(file, asked)
-    with closing(open_engine(args.model)) as engine, file.open("ab") as out, _cancel_on_stop(run, engine):
-        total = max(args.n * len(asked), result_so_far)
+    there = resume(file, asked)
+    result = GenerateResult(len(asked), args.n * len(asked), there.completions, truncated=there.truncated, empty=there.empty)
+    with run.loading("the answers there are were kept" if there.completions else "nothing was written") as say:
+        say("loading the model" if args.model.kind == "local" else "opening the endpoint")
+        opened = open_engine(args.model)
+    with closing(opened) as engine, file.open("ab") as out, cancel_on_stop(run, engine.cancel):
+        total = max(result.asked, there.completions)
         run_id = str(config.get("run_id", run.path.name))
-        job = Job(run, run_id, args, engine, out, result, total, already=result_so_far)
+        job = Job(run, run_id, args, engine, out, result, total, already=there.completions)
         todo = [one for one in asked.values() if len(one.texts) < args.n]
         for start in range(0, len(todo), PROMPTS_AT_ONCE):
             if run.stop_requested:
@@ -129,7 +134,7 @@ def write_answers(job: Job, batch: Sequence[Asked]) -> None:
 
 def _take(job: Job, one: Asked, request: GenRequest, reply: GenResult) -> None:
     """Write an answer down, unless the prompt has one of the same text."""
-    text = _storable(reply.text)
+    text = storable(reply.text)
     if text.strip() in one.texts:
         return
     one.texts.add(text.strip())
@@ -184,7 +189,7 @@ def _request(job: Job, prompt: Prompt, index: int, temperature: float) -> GenReq
 def _progress(job: Job, last: bool = False) -> None:
     """At most twice a second. The ETA counts what this start has done, not what it found."""
     now = time.monotonic()
-    if not last and now - job.said < 0.5:
+    if not last and now - job.said < SAY_S:
         return
     job.said = now
     took, made = now - job.started, job.result.completions - job.already
@@ -194,33 +199,9 @@ def _progress(job: Job, last: bool = False) -> None:
     job.run.event("progress", done=done, total=job.total, unit="answers", seconds=round(took, 1), eta_s=eta)
 
 
-@contextmanager
-def _cancel_on_stop(run: RunDir, engine: Engine) -> Iterator[None]:
-    """Watch for the stop file from a thread, so that a long batch ends within a step and not at its end."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            if run.stop_requested:
-                engine.cancel()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def _number(*parts: object) -> int:
     """31 bits that depend on the parts alone."""
     return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:4], "big") >> 1
-
-
-def _storable(text: str) -> str:
-    """A model can write half a character, which neither a file nor the database takes."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
 
 
 if __name__ == "__main__":

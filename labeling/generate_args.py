@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.engine import Message, ModelSpec
 from data.errors import RunError
@@ -101,20 +101,28 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
             raise RunError(f"Row {number} of {file.name} is no JSON; start the run again.") from error
 
 
-def resume(file: Path, asked: Mapping[str, Asked]) -> int:
-    """Learn what an earlier start wrote; how many answers that are. Half a line, cut off by a kill, is removed."""
+class Written(NamedTuple):
+    """Answers in the file; `truncated` and `empty` of them."""
+
+    completions: int = 0
+    truncated: int = 0
+    empty: int = 0
+
+
+def resume(file: Path, asked: Mapping[str, Asked]) -> Written:
+    """Learn what an earlier start wrote, and count it. Half a line, cut off by a kill, is removed."""
     if not file.exists():
-        return 0
+        return Written()
     raw = file.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
     if len(whole) < len(raw):
         with file.open("r+b") as f:
             f.truncate(len(whole))
-    lines = whole.splitlines()
-    for line in lines:
-        row = json.loads(line)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    for row in rows:
         one = asked.get(row["prompt_id"])
         if one is not None:
             one.texts.add(row["text"].strip())
             one.used.add(int(row["sample_index"]))
-    return len(lines)
+    truncated = sum(row["finish_reason"] == "length" for row in rows)
+    return Written(len(rows), truncated, sum(not row["text"].strip() for row in rows))

@@ -264,6 +264,8 @@ def test_progress_names_the_stage_and_reaches_its_end(models: Models, tmp_path: 
     run = make_run(tmp_path / "r")
     compare.main(run)
     last = {event["unit"]: event for event in run.tail().events if event["type"] == "progress"}
+    loading = last.pop("loading a model")
+    assert (loading["done"], loading["total"]) == (0, 0), "no bar moves while nothing is counted"
     assert {unit: (event["done"], event["total"]) for unit, event in last.items()} == {"answers": (12, 12), "verdicts": (12, 12)}
     assert all("eta_s" in event for event in last.values())
 
@@ -275,6 +277,26 @@ def test_a_stop_ends_the_run_and_keeps_what_there_is(models: Models, tmp_path: P
         compare.main(run)
     assert len(lines(run, "completions.jsonl")) == 5
     assert models.now_open == set()
+
+
+def test_a_stop_while_a_model_is_loaded_asks_it_nothing_and_keeps_the_answers(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge's base is another, and the stop comes while it is opened: every answer is in the file, no verdict is asked."""
+    run = make_run(tmp_path / "r", judge=ModelSpec("local", "m/judge").to_json())
+    opened = models.open
+
+    def open_engine(spec: ModelSpec, key: str = "") -> Scripted:
+        if spec.base == "m/judge":
+            assert len(lines(run, "completions.jsonl")) == 12, "what is written is on disk while the next model loads"
+            run.request_stop()
+        return opened(spec, key)
+
+    monkeypatch.setattr(engine_pool, "open_engine", open_engine)
+    with pytest.raises(Stopped, match=r"Stopped while loading a model; what was written so far was kept\."):
+        compare.main(run)
+    assert len(lines(run, "completions.jsonl")) == 12
+    assert (models.judged, models.now_open) == ([], set())
 
 
 def test_a_stop_is_passed_to_an_engine_in_the_middle_of_a_batch(models: Models, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from data.engine import GenRequest, GenResult, ModelSpec
 from data.errors import EngineError, RunError
-from data.rundir import RunDir, sha256_of
+from data.rundir import RunDir, Stopped, sha256_of
 from labeling import generate
 
 from fakes import FakeEngine  # isort: skip
@@ -128,7 +128,7 @@ def test_truncated_empty_and_unstorable_texts(tmp_path: Path, use: Any) -> None:
     run = make_run(tmp_path, prompts=("one",))
     result = generate.main(run)
     assert (result["completions"], result["truncated"], result["empty"]) == (3, 1, 1)
-    assert [row["text"] for row in written(run)][2] == "half ? of\ufffd one"
+    assert [row["text"] for row in written(run)][2] == "half \ufffd of\ufffd one"
 
 
 def test_the_system_prompt_goes_before_prompts_without_one(tmp_path: Path, use: Any) -> None:
@@ -257,6 +257,44 @@ def test_an_endpoint_as_a_run_of_its_own_process(tmp_path: Path) -> None:
     files = [file.read_text() for file in run.path.iterdir()]
     assert not [text for text in files if "sk-secret-123" in text]
     assert run.tail().events[-1]["status"] == "finished"
+
+
+def test_a_stop_before_the_model_is_loaded_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "open_engine", lambda spec: pytest.fail("it was opened"))
+    run = make_run(tmp_path)
+    run.request_stop()
+    with pytest.raises(Stopped, match="nothing was written"):
+        generate.main(run)
+
+
+def test_the_result_counts_what_is_missing_and_why_over_all_starts(tmp_path: Path, use: Any) -> None:
+    """12 asked: of "one" all say the same, "two" has an empty and a cut-off answer, "three" fails; 4 + 1 + 3 + 4 = 12."""
+
+    def answer(request: GenRequest) -> str | EngineError:
+        match request.messages[-1].content, request.sample_index:
+            case "one", _:
+                return "the same"
+            case "two", 0:
+                return ""
+            case "two", 1:
+                return "word " * 50
+            case "three", _:
+                return EngineError("the server is out of breath")
+        return numbered(request)
+
+    run = make_run(tmp_path, prompts=("one", "two", "three"), n=4)
+    use(FakeEngine(answer))
+    counted = ("prompts", "asked", "completions", "duplicates", "errors", "truncated", "empty")
+    result = generate.main(run)
+    assert {name: result[name] for name in counted} == {
+        "prompts": 3, "asked": 12, "completions": 5, "duplicates": 3, "errors": 4, "truncated": 1, "empty": 1,
+    }  # fmt: skip
+    assert result["first_error"] == "the server is out of breath"
+    again = generate.main(run)
+    assert {name: again[name] for name in counted} == {name: result[name] for name in counted}
+    use(FakeEngine(lambda r: f"now {numbered(r)}"))
+    mended = generate.main(run)
+    assert (mended["completions"], mended["duplicates"], mended["errors"], mended["truncated"], mended["empty"]) == (12, 0, 0, 1, 1)
 
 
 def test_an_endpoint_that_is_down_fails_the_run_in_words(tmp_path: Path) -> None:

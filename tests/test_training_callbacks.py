@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from data.errors import BadInput, RunError
-from data.rundir import RunDir
+from data.rundir import RunDir, Stopped
 from tests.training_runs import events
 from training.callbacks import RunEvents, failures_in_words, numbers
 from training.config import DpoConfig
@@ -61,6 +61,18 @@ def test_the_stop_file_ends_training_at_the_next_step(run: RunDir) -> None:
     told.on_step_end(args, state, control)
     assert control.should_training_stop
     assert [event["done"] for event in events(run, "progress")][-1] == 2
+
+
+def test_a_stop_before_the_first_step_is_no_half_an_adapter(run: RunDir) -> None:
+    told, control = RunEvents(run, DpoConfig()), TrainerControl()
+    args, state = TrainingArguments("unused", use_cpu=True), TrainerState(global_step=0, max_steps=10)
+    told.on_step_begin(args, state, control)
+    run.request_stop()
+    for look in (told.on_step_begin, told.on_substep_end):
+        with pytest.raises(Stopped, match=r"^Stopped before the first step; no adapter was made\.$"):
+            look(args, state, control)
+    state.global_step = 1
+    told.on_step_begin(args, state, control)
 
 
 def test_the_end_of_training_is_a_mean_and_the_last_held_out_figures(run: RunDir) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import RunError
-from data.rundir import RunDir
+from data.rundir import RunDir, Stopped
 from tests.training_runs import assistant, dpo_rows, kto_rows, make_run, sft_rows, user
 from training.config import DpoConfig, KtoConfig, SftConfig
 from training.rows import Dropped, Rows, check_template, kto_balance, kto_order, read_rows, usable, usable_or_refuse
@@ -90,12 +91,55 @@ def test_what_cannot_be_learned_from_is_counted_and_named() -> None:
     kept = usable(rows, "dpo", LetterTokenizer(), 40, dropped)
     assert len(kept) == 2
     assert dropped.count == 5
-    assert dropped.reasons["the prompt is longer than 40 tokens"] == ["long"]
-    assert dropped.reasons["both answers are the same"] == ["same"]
-    assert dropped.reasons["an answer is empty"] == ["empty"]
-    assert dropped.truncated == ["cut"]
-    assert "1 rows left out: the prompt is longer than 40 tokens (long)." in list(dropped.sentences())
-    assert dropped.to_json()["reasons"]["an answer is empty"] == {"rows": 1, "prompt_ids": ["empty"]}
+    assert dropped.reasons["the prompt is longer than 40 tokens"].ids == ["long"]
+    assert dropped.reasons["both answers are the same"].ids == ["same"]
+    assert dropped.reasons["an answer is empty"].ids == ["empty"]
+    assert dropped.truncated is not None
+    assert dropped.truncated.ids == ["cut"]
+    assert list(dropped.sentences()) == [
+        f"1 row left out: the prompt is longer than 40 tokens (“{'x' * 50}”).",
+        "1 row left out: both answers are the same (“Say sun 0”).",
+        "1 row left out: an answer is empty (“Say sun 0”).",
+        "1 row left out: the prompt is not a conversation that ends with a user turn (“hello”).",
+        "1 row left out: an answer is not an assistant turn (“Say sun 0”).",
+        "1 row with an answer that was cut at the length limit (“Say sun 0”).",
+    ]
+    assert dropped.to_json()["reasons"]["an answer is empty"] == {"rows": 1, "example": "Say sun 0"}
+    assert "left out, an answer is empty: empty" in list(dropped.named())
+
+
+def test_a_person_reads_how_many_and_a_piece_of_the_prompt_and_only_the_log_has_ids() -> None:
+    row = dpo_rows(1)[0]
+    rows = [
+        row | {"prompt_id": f"9f{i}", "prompt": user("Tell me\n a  story about " + "very " * i + "long rain")} for i in range(30)
+    ]
+    rows.append(row | {"prompt_id": "9fx", "prompt": "no messages <img>"})
+    dropped = Dropped()
+    assert usable(rows, "dpo", LetterTokenizer(), 10, dropped) == []
+    said = list(dropped.sentences())
+    assert said == [
+        "30 rows left out: the prompt is longer than 10 tokens (such as “Tell me a story about long rain”).",
+        "1 row left out: the prompt is not a conversation that ends with a user turn.",
+    ]
+    assert "9f" not in json.dumps(dropped.to_json()) + " ".join(said)
+    assert "9f0, 9f1," in next(dropped.named())
+    assert "and 10 more" in next(dropped.named())
+    long = Dropped()
+    usable([rows[29]], "dpo", LetterTokenizer(), 10, long)
+    assert len(next(iter(long.reasons.values())).example) == 60
+
+
+def test_checking_rows_says_how_far_it_is_and_can_be_ended() -> None:
+    said: list[tuple[str, int, int]] = []
+
+    def say(what: str, done: int, total: int) -> None:
+        said.append((what, done, total))
+        if done == 7:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        usable_or_refuse(Rows(dpo_rows(20), []), "dpo", LetterTokenizer(), 40, Dropped(), say)
+    assert said == [("checking rows", i, 20) for i in range(8)]
 
 
 def test_no_row_left_is_refused_with_the_most_frequent_reason() -> None:

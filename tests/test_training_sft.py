@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from data.errors import EngineError, RunError
 from tests import tiny_model
 from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, make_run, sft_rows, start, user
 from training import sft
+from training.callbacks import RunEvents
 from training.config import SftConfig
 from training.export import portable
 
@@ -128,14 +130,57 @@ def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> N
     assert adapter_weights(run)
 
 
-def test_a_prompt_longer_than_the_context_is_left_out_and_named(tmp_path: Path, base: Path) -> None:
+@pytest.mark.parametrize("phase", ["loading the libraries", "loading the base model"])
+def test_a_stop_before_the_first_step_ends_the_run_without_an_adapter(tmp_path: Path, base: Path, phase: str) -> None:
+    config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, quantize=False)
+    run = make_run(tmp_path / "run", base, config, sft_rows(48))
+    child = start("sft", run)
+    while not any(event["unit"] == phase for event in events(run, "progress")):
+        assert child.poll() is None, run.log_tail()
+        time.sleep(0.005)
+    run.request_stop()
+    assert child.wait() == 0
+    assert [event["status"] for event in events(run, "status")] == ["running", "stopped"]
+    (words,) = [event["text"] for event in events(run, "log")]
+    assert words.startswith("Stopped while ")
+    assert words.endswith("; no adapter was made.")
+    assert not (run.path / "adapter").exists()
+    assert not events(run, "metrics")
+    assert not events(run, "result")
+
+
+def test_a_stop_in_an_evaluation_keeps_the_steps_before_it(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop comes at the end of an epoch, just before its evaluation, which is not waited for; no older figure stands in."""
+
+    def stop_at_the_second(told: RunEvents, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 12:
+            told.run.request_stop()
+
+    monkeypatch.setattr(RunEvents, "on_epoch_end", stop_at_the_second)
+    config = SftConfig(epochs=4, batch_size=2, lora_rank=4, max_length=128, quantize=False)
+    run = make_run(tmp_path / "run", base, config, [*sft_rows(12), *sft_rows(6, "held_out")])
+    result = sft.main(run)
+    assert result["steps"] == 12
+    assert [event["step"] for event in events(run, "metrics") if "eval_loss" in event] == [6]
+    assert not [name for name in result["metrics"] if name.startswith("eval_")]
+    assert adapter_weights(run)
+
+
+def test_a_prompt_longer_than_the_context_is_left_out_and_named(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = sft_rows()
     rows[3]["prompt"] = user("much too long " * 40)
     run = make_run(tmp_path / "run", base, SftConfig(**{**FEW, "max_length": 1024, "max_steps": 1}, quantize=False), rows)
     result = sft.main(run)
     assert result["rows"] == 11
-    assert result["dropped"]["reasons"] == {"the prompt is longer than 256 tokens": {"rows": 1, "prompt_ids": ["train3"]}}
-    assert any("train3" in event["text"] for event in events(run, "log"))
+    reasons = result["dropped"]["reasons"]
+    assert list(reasons) == ["the prompt is longer than 256 tokens"]
+    assert (reasons["the prompt is longer than 256 tokens"]["rows"], "train3" in json.dumps(result)) == (1, False)
+    said = [event["text"] for event in events(run, "log")]
+    assert any("1 row left out" in text and "much too long" in text for text in said)
+    assert not any("train3" in text for text in said)
+    assert "train3" in capsys.readouterr().out, "which row it was stands in the log"
 
 
 def test_bad_bases_and_bad_data_are_refused_in_words(tmp_path: Path, base: Path) -> None:

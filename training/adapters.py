@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from peft import LoraConfig
 
 from data.engine import ModelSpec
 from data.rundir import RunDir
-from training.callbacks import RunEvents
+from training.callbacks import RunEvents, StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
 from training.config import Method, TrainConfig
 from training.export import Lineage, save_adapter
@@ -42,7 +43,6 @@ def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -
     """The base of `spec`, in NF4 when the config says so, under its parent adapter if it has one; `rows` are what it will see."""
     tokenizer = load_tokenizer(spec.base)
     model: Any = load_base(replace(spec, quantize=config.quantize), for_training=True, dtype=_dtype(config))
-    _keep_differentiable(model)
     if model.device.type == "cpu" and longest_text(rows) < _SHORT:
         model.set_attn_implementation("eager")  # on a CPU the fused kernel's backward takes a sixth of a step over short rows
     limit = min(config.max_length, context_length(model))
@@ -53,17 +53,6 @@ def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -
         return Trainable(model, tokenizer, None, limit, ends, parent)
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     return Trainable(model, tokenizer, lora, limit, ends, {})
-
-
-def _keep_differentiable(model: torch.nn.Module) -> None:
-    """Forbid bitsandbytes its fast path for CPUs with AVX512-BF16.
-
-    At the first forward in eval mode it repacks an NF4 weight for a kernel that has no backward, for good: one evaluation during
-    training would cut the gradients of every layer below, without a word.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dict[str, Any]:
@@ -120,6 +109,12 @@ def hold_in_float32(model: torch.nn.Module, parent: dict[str, torch.Tensor]) -> 
             parameter.data = parent.get(name, parameter.data).float().to(parameter.device)
 
 
+def train(trainer: Any) -> None:
+    """Train to the end or to a stop, in the middle of an evaluation too; Stopped before the first step."""
+    with suppress(StoppedEvaluating):
+        trainer.train()
+
+
 def finish(
     run: RunDir, method: Method, spec: ModelSpec, config: TrainConfig, trainer: Any, events: RunEvents, first_loss: float | None
 ) -> dict[str, Any]:
@@ -140,6 +135,8 @@ def finish(
 
 
 def log_dropped(run: RunDir, dropped: Dropped) -> None:
-    """Say in the run's log which rows are left out or cut."""
+    """Say how many rows are left out or cut, and why; which ones they are stands in the log."""
     for sentence in dropped.sentences():
         run.event("log", text=sentence)
+    for line in dropped.named():
+        print(line)

@@ -16,12 +16,16 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data.errors import RunError, StudioError
-from data.rundir import RunDir
+from data.rundir import SAY_S, RunDir, Stopped
 from training.config import TrainConfig
+from training.rows import NO_ADAPTER
 
-_EVERY_S = 0.5  # between two progress events
 _LAST = 10  # logged steps, at most, that make up "the end of training": no more than the last fifth of a short run
 _NOT_METRICS = ("_runtime", "_per_second", "_flos")
+
+
+class StoppedEvaluating(Exception):
+    """Ends an evaluation that was asked to stop; the steps before it count."""
 
 
 class RunEvents(TrainerCallback):
@@ -41,11 +45,23 @@ class RunEvents(TrainerCallback):
         self.started = self._logged = time.monotonic()
         self.run.progress(0, state.max_steps, "steps", self.started)
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == 0 and self.run.stop_requested:
+            raise Stopped(f"Stopped before the first step; {NO_ADAPTER}.")
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.on_step_begin(args, state, control)
+
+    def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.run.stop_requested:
+            self.held_out = {}  # those of an earlier evaluation are not of the run's end
+            raise StoppedEvaluating
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.run.stop_requested:
             control.should_training_stop = True
         now = time.monotonic()
-        if now - self._told >= _EVERY_S or state.global_step >= state.max_steps or control.should_training_stop:
+        if now - self._told >= SAY_S or state.global_step >= state.max_steps or control.should_training_stop:
             self._told = now
             self.run.progress(state.global_step, state.max_steps, "steps", self.started)
 

@@ -14,9 +14,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from data.errors import RunError
-from data.rundir import RunDir, Stopped, run_child
+from data.rundir import RunDir, run_child
 from training.config import DpoConfig, read_args
-from training.rows import Dropped, Rows, check_template, read_rows, usable_or_refuse
+from training.rows import NO_ADAPTER, Dropped, Rows, check_template, read_rows, usable_or_refuse
 
 if TYPE_CHECKING:
     from training.adapters import Trainable
@@ -31,26 +31,25 @@ def main(run: RunDir) -> dict[str, Any]:
     assert isinstance(config, DpoConfig)
     frozen = read_rows(run, "dpo")  # bad data is refused before seconds are spent on imports
 
-    from training.adapters import finish, load_trainable, log_dropped
-    from training.callbacks import RunEvents, failures_in_words
+    with run.loading(NO_ADAPTER) as say:
+        say("loading the libraries")
+        from training.adapters import finish, load_trainable, log_dropped, train
+        from training.callbacks import RunEvents, failures_in_words
 
+        with failures_in_words(config):
+            say("loading the base model")
+            start = load_trainable(spec, config, frozen)
+            dropped = Dropped()
+            rows = usable_or_refuse(frozen, "dpo", start.tokenizer, start.limit, dropped, say)
+            check_template(start.tokenizer, rows.train[0], start.ends)
+            log_dropped(run, dropped)
+            events = RunEvents(run, config)
+            say("tokenising the rows")
+            trainer = make_trainer(run, config, start, rows, events)
+            say("comparing with the reference")
+            first_loss = checked_first_loss(trainer)
     with failures_in_words(config):
-        start = load_trainable(spec, config, frozen)
-        dropped = Dropped()
-        rows = usable_or_refuse(frozen, "dpo", start.tokenizer, start.limit, dropped)
-        check_template(start.tokenizer, rows.train[0], start.ends)
-        log_dropped(run, dropped)
-        events = RunEvents(run, config)
-        trainer = make_trainer(run, config, start, rows, events)
-        first_loss = first_preference_loss(trainer)
-        if abs(first_loss - math.log(2)) > _TOLERANCE:
-            raise RunError(
-                f"The first preference loss is {first_loss:.3f} instead of ln 2 = 0.693, so the reference is not the model "
-                "before the run; check that the parent adapter belongs to this base."
-            )
-        if run.stop_requested:
-            raise Stopped
-        trainer.train()
+        train(trainer)
         result = finish(run, "dpo", spec, config, trainer, events, first_loss)
     return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
 
@@ -80,6 +79,17 @@ def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, e
     )
     hold_in_float32(trainer.model, start.parent)
     return trainer
+
+
+def checked_first_loss(trainer: Any) -> float:
+    """The first preference loss; RunError unless it is ln 2."""
+    loss = first_preference_loss(trainer)
+    if abs(loss - math.log(2)) > _TOLERANCE:
+        raise RunError(
+            f"The first preference loss is {loss:.3f} instead of ln 2 = 0.693, so the reference is not the model "
+            "before the run; check that the parent adapter belongs to this base."
+        )
+    return loss
 
 
 def first_preference_loss(trainer: Any) -> float:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data.rundir import RunDir, Stopped, run_child
+from data.rundir import RunDir, run_child
 from training.config import KtoConfig, read_args
-from training.rows import Dropped, Rows, check_template, kto_balance, kto_order, read_rows, usable_or_refuse
+from training.rows import NO_ADAPTER, Dropped, Rows, check_template, kto_balance, kto_order, read_rows, usable_or_refuse
 
 if TYPE_CHECKING:
     from training.adapters import Trainable
@@ -27,20 +27,23 @@ def main(run: RunDir) -> dict[str, Any]:
     assert isinstance(config, KtoConfig)
     frozen = read_rows(run, "kto")  # bad data is refused before seconds are spent on imports
 
-    from training.adapters import finish, load_trainable, log_dropped
-    from training.callbacks import RunEvents, failures_in_words
+    with run.loading(NO_ADAPTER) as say:
+        say("loading the libraries")
+        from training.adapters import finish, load_trainable, log_dropped, train
+        from training.callbacks import RunEvents, failures_in_words
 
+        with failures_in_words(config):
+            say("loading the base model")
+            start = load_trainable(spec, config, frozen)
+            dropped = Dropped()
+            rows = usable_or_refuse(frozen, "kto", start.tokenizer, start.limit, dropped, say)
+            check_template(start.tokenizer, rows.train[0], start.ends)
+            log_dropped(run, dropped)
+            events = RunEvents(run, config)
+            say("tokenising the rows")
+            trainer = make_trainer(run, config, start, rows, events)
     with failures_in_words(config):
-        start = load_trainable(spec, config, frozen)
-        dropped = Dropped()
-        rows = usable_or_refuse(frozen, "kto", start.tokenizer, start.limit, dropped)
-        check_template(start.tokenizer, rows.train[0], start.ends)
-        log_dropped(run, dropped)
-        events = RunEvents(run, config)
-        trainer = make_trainer(run, config, start, rows, events)
-        if run.stop_requested:
-            raise Stopped
-        trainer.train()
+        train(trainer)
         first_loss = events.history[0]["loss"] if events.history else None
         result = finish(run, "kto", spec, config, trainer, events, first_loss)
     return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}

@@ -1,7 +1,7 @@
 """A run's frozen rows: read, refused in words or made ready for a trainer.
 
 The file is Parquet in TRL's conversational columns plus `prompt_id` and `split`. What cannot be learned from is
-dropped here, counted and named by its prompt id, because TRL would drop or cut it in silence. Free of torch at
+dropped here, counted and shown by the start of a prompt, because TRL would drop or cut it in silence. Free of torch at
 import, so that bad data is refused before seconds are spent on loading a model. A tokenizer is handed in; the text is
 rendered by its chat template alone, as it is when sampling.
 """
@@ -9,12 +9,13 @@ rendered by its chat template alone, as it is when sampling.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from data.errors import RunError
 from data.rundir import RunDir
+from data.words import count
 from training.chat import TEMPLATE_KWARGS
 from training.config import Method
 
@@ -30,7 +31,10 @@ _NEEDS: dict[Method, str] = {
     "dpo": "pairs with a preference (a preference snapshot)",
     "kto": "single answers labelled good or bad (a binary snapshot)",
 }
-_NAMED = 20  # so many prompt ids are named per reason; the count is always whole
+NO_ADAPTER = "no adapter was made"  # ends the sentence of a run that was stopped before its first step
+_NAMED = 20  # so many prompt ids are named per reason in the log; the count is always whole
+_EXCERPT = 60  # letters of a prompt that tell a person which one is meant
+Say = Callable[[str, int, int], None]  # what goes on, done, total; may end the run
 
 
 class Rows(NamedTuple):
@@ -49,28 +53,49 @@ class Balance(NamedTuple):
 
 
 @dataclass
+class Some:
+    """Rows with one fault: their prompt ids, for the log, and how the first one's prompt begins, for a person."""
+
+    example: str
+    ids: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Dropped:
     """Rows left out, by reason, and rows whose completion is cut at the length limit."""
 
-    reasons: dict[str, list[str]] = field(default_factory=dict)
-    truncated: list[str] = field(default_factory=list)
+    reasons: dict[str, Some] = field(default_factory=dict)
+    truncated: Some | None = None
 
-    def add(self, reason: str, prompt_id: str) -> None:
-        self.reasons.setdefault(reason, []).append(prompt_id)
+    def add(self, reason: str, row: Row, prompt_id: str) -> None:
+        self.reasons.setdefault(reason, Some(excerpt(row))).ids.append(prompt_id)
+
+    def cut(self, row: Row, prompt_id: str) -> None:
+        self.truncated = self.truncated or Some(excerpt(row))
+        self.truncated.ids.append(prompt_id)
 
     @property
     def count(self) -> int:
-        return sum(len(ids) for ids in self.reasons.values())
+        return sum(len(some.ids) for some in self.reasons.values())
 
     def to_json(self) -> dict[str, Any]:
-        reasons = {reason: {"rows": len(ids), "prompt_ids": ids[:_NAMED]} for reason, ids in self.reasons.items()}
-        return {"rows": self.count, "reasons": reasons, "truncated": len(self.truncated), "truncated_ids": self.truncated[:_NAMED]}
+        reasons = {reason: {"rows": len(some.ids), "example": some.example} for reason, some in self.reasons.items()}
+        return {"rows": self.count, "reasons": reasons, "truncated": len(self.truncated.ids) if self.truncated else 0}
 
-    def sentences(self) -> Iterable[str]:
-        for reason, ids in self.reasons.items():
-            yield f"{len(ids)} rows left out: {reason} ({_names(ids)})."
+    def sentences(self) -> Iterator[str]:
+        """For a person: how many and why, with an excerpt."""
+        for reason, some in self.reasons.items():
+            yield f"{count(len(some.ids), 'row')} left out: {reason}{_like(some)}."
         if self.truncated:
-            yield f"{len(self.truncated)} completions were cut at the length limit ({_names(self.truncated)})."
+            cut = count(len(self.truncated.ids), "row")
+            yield f"{cut} with an answer that was cut at the length limit{_like(self.truncated)}."
+
+    def named(self) -> Iterator[str]:
+        """For the log: which rows, by prompt id."""
+        for reason, some in self.reasons.items():
+            yield f"left out, {reason}: {_names(some.ids)}"
+        if self.truncated:
+            yield f"cut at the length limit: {_names(self.truncated.ids)}"
 
 
 def read_rows(run: RunDir, method: Method) -> Rows:
@@ -104,28 +129,33 @@ def longest_text(rows: Rows) -> int:
     return max((2 * sum(len(m["content"]) for m in turn) for turn in turns if _is_messages(turn)), default=0)
 
 
-def usable(rows: Sequence[Row], method: Method, tokenizer: Any, limit: int, dropped: Dropped) -> list[Row]:
+def usable(
+    rows: Sequence[Row], method: Method, tokenizer: Any, limit: int, dropped: Dropped, say: Say = lambda what, done, total: None
+) -> list[Row]:
     """Rows a trainer can learn from, in order and reduced to its columns; `limit` is the longest sequence in tokens."""
     kept = []
     for number, row in enumerate(rows):
+        say("checking rows", number, len(rows))
         prompt_id = str(row.get("prompt_id") or f"row {number}")
         reason = _fault(row, method)
         if not reason:
             reason = _too_long(row, method, tokenizer, limit, prompt_id, dropped)
         if reason:
-            dropped.add(reason, prompt_id)
+            dropped.add(reason, row, prompt_id)
         else:
             kept.append({name: row[name] for name in _COLUMNS[method]})
     return kept
 
 
-def usable_or_refuse(rows: Rows, method: Method, tokenizer: Any, limit: int, dropped: Dropped) -> Rows:
+def usable_or_refuse(
+    rows: Rows, method: Method, tokenizer: Any, limit: int, dropped: Dropped, say: Say = lambda what, done, total: None
+) -> Rows:
     """Both splits made ready; RunError when no training row is left."""
     if not rows.train:
         raise RunError("The data file holds no training rows; label some training prompts and freeze again.")
-    ready = Rows(usable(rows.train, method, tokenizer, limit, dropped), usable(rows.held_out, method, tokenizer, limit, dropped))
+    ready = Rows(*(usable(part, method, tokenizer, limit, dropped, say) for part in rows))
     if not ready.train:
-        why = max(dropped.reasons, key=lambda reason: len(dropped.reasons[reason]))
+        why = max(dropped.reasons, key=lambda reason: len(dropped.reasons[reason].ids))
         raise RunError(f"None of the {len(rows.train)} training rows can be used; most often: {why}.")
     return ready
 
@@ -192,6 +222,18 @@ def kto_order(rows: Sequence[Row], batch: int, seed: int) -> list[Row]:
     return [row for part in dealt for row in part]
 
 
+def excerpt(row: Row) -> str:
+    """How the row's last user turn begins, on one line; '' where the prompt is no conversation."""
+    turns = row["prompt"] if _is_messages(row["prompt"]) else []
+    text = " ".join((turns[-1]["content"] if turns else "").split())
+    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1].rstrip() + "…"
+
+
+def _like(some: Some) -> str:
+    first = "such as " if len(some.ids) > 1 else ""
+    return f" ({first}“{some.example}”)" if some.example else ""
+
+
 def _names(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     return ", ".join(ids[:_NAMED]) + more
@@ -238,7 +280,7 @@ def _too_long(row: Row, method: Method, tokenizer: Any, limit: int, prompt_id: s
         return f"the prompt is longer than {limit} tokens"
     answers = [row["chosen"], row["rejected"]] if method == "dpo" else [row["completion"]]
     if any(len(_ids(tokenizer, [*row["prompt"], *answer], False)) > limit for answer in answers):
-        dropped.truncated.append(prompt_id)
+        dropped.cut(row, prompt_id)
     return ""
 
 
