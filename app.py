@@ -1,6 +1,6 @@
 """Alignment Studio, the web process: flags, then settings, database, studio, pages, launch.
 
-    python app.py [--host 127.0.0.1] [--port 7860] [--home workspace] [--visitor]
+    python app.py [--host 127.0.0.1] [--port 7860] [--home workspace] [--visitor] [--accounts] [--public-name NAME]
 
 Works as it is on a Hugging Face Space. It never imports torch: models and runs live in child processes, and runs go on when
 this process ends. What cannot work (a busy port, a workspace that another app has open) is one sentence and exit code 2.
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -23,6 +24,9 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 from data.errors import StudioError, WorkspaceError
 from data.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from studio.context import Studio
 
 
 def parse(argv: list[str] | None = None) -> Settings:
@@ -32,16 +36,30 @@ def parse(argv: list[str] | None = None) -> Settings:
     parser.add_argument("--port", type=int, help="port to listen on (default 7860)")
     parser.add_argument("--home", help="folder for everything the studio stores (default ./workspace, or $STUDIO_HOME)")
     parser.add_argument("--visitor", action="store_true", help="give each browser a throw-away project with limits")
+    parser.add_argument(
+        "--accounts",
+        action=argparse.BooleanOptionalAction,
+        help="people sign in: always so on a host other than loopback, and where the workspace has accounts already",
+    )
+    parser.add_argument(
+        "--public-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which a reverse proxy on this machine serves the studio (may be given several times)",
+    )
     flags = parser.parse_args(argv)
-    return read_settings(flags.host, flags.port, flags.home, flags.visitor)
+    return read_settings(flags.host, flags.port, flags.home, flags.visitor, flags.accounts, flags.public_name)
 
 
 def check_address(settings: Settings) -> None:
     """WorkspaceError when the address must not or cannot be listened on."""
-    if not settings.is_loopback and not settings.visitor:
+    if settings.visitor and settings.accounts:
+        raise WorkspaceError("Visitors have no accounts; start the studio with either --visitor or --accounts.")
+    if not settings.is_loopback and not settings.visitor and not settings.accounts:
         raise WorkspaceError(
-            f"The studio has no accounts yet, so it does not open itself to a network ({settings.host}); "
-            "leave out --host and reach it through a tunnel, or add --visitor to give everybody a throw-away project."
+            f"Without accounts the studio does not open itself to a network ({settings.host}); leave out --no-accounts, "
+            "or add --visitor to give everybody a throw-away project."
         )
     if not 0 < settings.port < 65536:
         raise WorkspaceError(f"{settings.port} is no port; choose one from 1024 to 65535 with --port.")
@@ -86,12 +104,33 @@ def serve(settings: Settings) -> None:
 
         demo = build_ui(studio)
         demo.launch(**launch_options(studio))
-        shown = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
-        print(
-            f"Alignment Studio is on http://{shown}:{settings.port} (workspace {settings.home}); stop it with Ctrl-C.", flush=True
-        )
+        address = address_of(settings)
+        print(f"Alignment Studio is on {address} (workspace {settings.home}); stop it with Ctrl-C.", flush=True)
+        if studio.sessions is not None:
+            print(first_link(studio, address), flush=True)
         ended.wait()
         demo.close(verbose=False)
+
+
+def address_of(settings: Settings) -> str:
+    """Where to find the studio; a proxy's address where there is one."""
+    if settings.public_names:
+        return f"https://{min(settings.public_names)}"
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def first_link(studio: Studio, address: str) -> str:
+    """What to tell whoever starts a studio with accounts; while nobody can sign in as admin, the link that changes that."""
+    from studio.sign_in import setup_link
+
+    link = setup_link(studio, address)
+    if not link:
+        return f"People sign in at {address}/sign-in; admins invite them on the People page."
+    return (
+        "Nobody can sign in as admin yet. Open this link within an hour to make the first account; it works once, and each start "
+        f"without an admin makes a new one:\n\n    {link}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -31,3 +31,7 @@ class RunError(StudioError):
 
 class LimitReached(StudioError):
     """A visitor's limit; says what the limit is."""
+
+
+class NotAllowed(StudioError):
+    """The person is not signed in, or their role does not go that far."""

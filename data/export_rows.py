@@ -5,7 +5,6 @@ A majority decides, one vote a person (of repeats the last); what it leaves unde
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -68,16 +67,6 @@ def label_rows(db: Database, project_id: str) -> Iterator[LabelRow]:
     for row in db.rows(sql, [project_id]):
         impression_id, *rest = row.values()
         yield LabelRow(content_id("label", impression_id), *rest)
-
-
-def pseudonym(project_id: str, annotator_id: str) -> str:
-    """A name for a person that tells nobody who it is: an id here may be a cookie. The same within a project, another in the next.
-
-    People who came with a file keep the name they had there.
-    """
-    if annotator_id.startswith("imported:"):
-        return annotator_id
-    return "annotator-" + hashlib.sha256(f"{project_id}\0{annotator_id}".encode()).hexdigest()[:10]
 
 
 def decided_pairs(labels: Iterable[LabelRow], dropped: Counter[str]) -> Iterator[DecidedPair]:

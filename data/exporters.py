@@ -26,9 +26,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from data import completions, home, projects, prompts
 from data.database import Database
 from data.errors import BadInput
-from data.export_rows import DROPPED, Judged, LabelRow, decided_pairs, judged_answers, label_rows, pseudonym
+from data.export_rows import DROPPED, Judged, LabelRow, decided_pairs, judged_answers, label_rows
 from data.export_write import Format, write
 from data.import_folder import folder_of, safe_name
+from data.pseudonyms import Pseudonyms
 from data.records import Completion, Prompt
 from data.rundir import sha256_of
 from data.settings import Settings
@@ -55,6 +56,7 @@ class _Job(NamedTuple):
     project_id: str
     conversational: bool
     dropped: Counter[str]
+    names: Pseudonyms
 
 
 def export(
@@ -65,7 +67,7 @@ def export(
     if layout not in _ROWS:
         raise BadInput(f"{layout!r} cannot be exported; choose one of {', '.join(_ROWS)}.")
     project = projects.get(db, project_id)
-    job = _Job(db, project_id, conversational, Counter())
+    job = _Job(db, project_id, conversational, Counter(), Pseudonyms(db, project_id))
     name = f"{safe_name(project.name).lower()[:40]}-{layout}-{home.stamp()}.{format}"
     folder = folder_of(settings.export_dir, project.owner)
     path, part = folder / name, folder / f".{uuid.uuid4().hex}.part"
@@ -163,7 +165,7 @@ def _label(job: _Job, label: LabelRow, prompt: Any, asked: Prompt, said: dict[st
         "response_a": said[label.left].text,
         "response_b": right.text if right is not None else None,
         "preference": label.preference,
-        "annotator": pseudonym(job.project_id, label.annotator_id),
+        "annotator": job.names.of(label.annotator_id),
         "model_a": said[label.left].model,
         "model_b": right.model if right is not None else None,
         "split": asked.split,

@@ -119,6 +119,15 @@ def set_aside(settings: Settings, keep: bool) -> None:
             file.replace(folder / file.name)
 
 
+def sync(path: Path) -> None:
+    """Make a file, or a folder's list of names, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def stamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
 

@@ -6,7 +6,8 @@ Frozen, so that no page can move the workspace while a run writes to it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MAX_UPLOAD_BYTES = 200 * 1024 * 1024  # above this a browser upload is refused in favour of `<home>/import`
@@ -21,6 +22,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     visitor: bool = False  # each browser gets a throw-away project of its own, with limits
+    accounts: bool | None = None  # people sign in; None = where the workspace has accounts (`studio.context.open_studio` decides)
+    public_names: frozenset[str] = frozenset()  # names under which a proxy hands requests to a loopback address
 
     @property
     def db_path(self) -> Path:
@@ -52,16 +55,34 @@ class Settings:
         return self.host in {"127.0.0.1", "localhost", "::1"} or self.host.startswith("127.")
 
 
-def read_settings(host: str | None = None, port: int | None = None, home: str | None = None, visitor: bool = False) -> Settings:
-    """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`), which wins over the defaults.
+def read_settings(
+    host: str | None = None,
+    port: int | None = None,
+    home: str | None = None,
+    visitor: bool = False,
+    accounts: bool | None = None,
+    public_names: Iterable[str] = (),
+) -> Settings:
+    """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`, `STUDIO_ACCOUNTS`), which wins over the
+    defaults.
 
-    On a Space (`SPACE_ID` is set) visitor mode is on and the host is 0.0.0.0: the Space's proxy must reach the app.
+    On a Space (`SPACE_ID` is set) the host is 0.0.0.0, since the Space's proxy must reach the app, and visitor mode is on,
+    unless accounts are asked for and people can sign in with Hugging Face. Any other address that is not this machine's own
+    needs accounts.
     """
     on_space = bool(os.environ.get("SPACE_ID"))
-    default_host = "0.0.0.0" if on_space else "127.0.0.1"
-    return Settings(
+    if accounts is None and os.environ.get("STUDIO_ACCOUNTS") == "1":
+        accounts = True
+    if on_space and not os.environ.get("OAUTH_CLIENT_ID"):
+        accounts = False
+    settings = Settings(
         home=Path(home or os.environ.get("STUDIO_HOME") or "workspace").expanduser().resolve(),
-        host=host or os.environ.get("STUDIO_HOST") or default_host,
+        host=host or os.environ.get("STUDIO_HOST") or ("0.0.0.0" if on_space else "127.0.0.1"),
         port=port if port is not None else int(os.environ.get("STUDIO_PORT") or 7860),
-        visitor=visitor or on_space,
+        visitor=visitor or (on_space and not accounts),
+        accounts=accounts,
+        public_names=frozenset(name.strip().lower().rstrip(".") for name in public_names if name.strip()),
     )
+    if accounts is None and not settings.visitor and not settings.is_loopback:
+        return replace(settings, accounts=True)
+    return settings

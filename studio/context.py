@@ -19,13 +19,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import models, people, projects, runs
+from data import accounts, forget, models, people, projects, runs
 from data.database import Database
 from data.engine import ModelSpec
-from data.errors import NotFound, WorkspaceError
-from data.records import Model, ModelKind, PersonKind, Project, Run, RunKind
+from data.errors import NotAllowed, NotFound, WorkspaceError
+from data.records import Model, ModelKind, PersonKind, Project, Role, Run, RunKind
 from data.settings import Settings
 from studio.offers import Offers
+from studio.sessions import Sessions
 from studio.visitors import RunSize, Visitors
 
 if TYPE_CHECKING:
@@ -34,17 +35,25 @@ if TYPE_CHECKING:
     from studio.jobs import Jobs
 
 LOCAL_ANNOTATOR = "local"
+ROLES: tuple[Role, ...] = ("annotator", "researcher", "admin")  # each goes further than the one before
 VISITOR_COOKIE = "studio_visitor"
 NO_COOKIE = "Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload."
 VISITOR_TOKEN = re.compile(r"[0-9a-f]{32,64}")  # made by `studio/security.py`: secrets.token_hex
 
 
 class Viewer(NamedTuple):
-    """Who is looking. `owner` is what their rows carry: '' in local mode, else the visitor's id (which is also the annotator's)."""
+    """Who is looking. `owner` is what their rows carry: '' but for a visitor, whose id it is (which is also the annotator's).
+
+    `role` says how far they go: an annotator labels in their projects, a researcher does everything else, an admin also sees to
+    people and to the workspace as a whole. Alone on one's own machine one is admin. `name` is '' where nobody signs in.
+    """
 
     annotator_id: str
     owner: str
     is_visitor: bool
+    role: Role = "admin"
+    name: str = ""
+    projects: tuple[str, ...] = ()  # an annotator's
 
 
 def visitor_of(token: str) -> str:
@@ -120,20 +129,36 @@ class Studio:
     keys: EndpointKeys
     offers: Offers = field(default_factory=Offers)
     visitors: Visitors = field(init=False)
+    sessions: Sessions | None = field(init=False)  # None: nobody signs in
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "visitors", Visitors(self.settings, self.db, self.jobs, self.offers))
+        object.__setattr__(self, "sessions", Sessions(self.settings, self.db) if self.settings.accounts else None)
 
     def viewer(self, request: Any) -> Viewer:
-        """Who sent this `gr.Request` or Starlette request; in visitor mode WorkspaceError when the browser keeps no cookie."""
+        """Who sent this `gr.Request` or Starlette request; NotAllowed where people sign in and this one has not, WorkspaceError
+        when a visitor's browser keeps no cookie."""
+        inner = getattr(request, "request", None) or request
+        if self.sessions is not None:
+            session = self.sessions.of(inner.cookies)
+            if session is None:
+                raise NotAllowed("You are not signed in any more; open the sign-in page.")
+            known = session.known
+            return Viewer(known.account.annotator_id, "", False, known.role, known.name, known.projects)
         if not self.settings.visitor:
             return Viewer(LOCAL_ANNOTATOR, "", False)
-        inner = getattr(request, "request", None) or request
         token = str(inner.cookies.get(VISITOR_COOKIE, ""))
         if not VISITOR_TOKEN.fullmatch(token):
             raise WorkspaceError(NO_COOKIE)
         visitor = visitor_of(token)
-        return Viewer(visitor, visitor, True)
+        return Viewer(visitor, visitor, True, "researcher")
+
+    def require(self, request: Any, role: Role) -> Viewer:
+        """The viewer, who must have this role or one that goes further; NotAllowed in words otherwise."""
+        viewer = self.viewer(request)
+        if ROLES.index(viewer.role) < ROLES.index(role):
+            raise NotAllowed(f"This is for {'an admin' if role == 'admin' else 'researchers'}; ask one to do it, or for the role.")
+        return viewer
 
     def project(self, viewer: Viewer) -> Project:
         """The project this person has open; their first one where that is gone. NotFound where there is none."""
@@ -142,6 +167,8 @@ class Studio:
         for project in visible:
             if project.project_id == opened:
                 return project
+        if not visible and viewer.role == "annotator":
+            raise NotFound("You are in no project yet; ask whoever invited you to add you to one.")
         if not visible:
             raise NotFound("There is no project yet; make one on the Home page.")
         return self.open_project(viewer, visible[0].project_id)
@@ -150,7 +177,8 @@ class Studio:
         """Theirs and no other; a visitor's is made here when they have none."""
         if viewer.is_visitor:
             return [self.visitors.project(viewer.owner)]
-        return projects.visible(self.db, "")
+        shared = projects.visible(self.db, "")
+        return [p for p in shared if p.project_id in viewer.projects] if viewer.role == "annotator" else shared
 
     def open_project(self, viewer: Viewer, project_id: str) -> Project:
         """Make `project_id` the one this person has open; NotFound when it is not theirs to see."""
@@ -210,7 +238,9 @@ class Studio:
 
 
 def _kind(viewer: Viewer) -> PersonKind:
-    return "visitor" if viewer.is_visitor else "local"
+    if viewer.is_visitor:
+        return "visitor"
+    return "local" if viewer.annotator_id == LOCAL_ANNOTATOR else "account"
 
 
 @contextmanager
@@ -224,6 +254,9 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
     with ExitStack() as stack:
         db = Database(settings)
         stack.callback(db.close)
+        forget.finish(db)
+        if settings.accounts is None:  # a workspace with accounts is not opened to whoever reaches this address
+            settings = replace(settings, accounts=not settings.visitor and bool(accounts.everybody(db)))
         jobs = Jobs(settings, db)
         stack.callback(jobs.close)
         inference = Inference(settings)
@@ -236,6 +269,7 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
             stack.callback(studio.visitors.close)
         else:
             demo_project.ensure_project(db)
+        if not settings.visitor and not settings.accounts:
             people.ensure(db, LOCAL_ANNOTATOR, "You", "local")
         jobs.reconcile()
         yield studio

@@ -90,7 +90,7 @@ class ExportTab:
         return Html(f'{said}<div class="st-actions">{button(f"Download {done.path.name}", link)}</div>')
 
     def back_up(self, request: gr.Request) -> Html:
-        viewer = self._researcher(request)
+        viewer = self._admin(request)
         name = f"alignment-studio-{datetime.now(UTC):%Y%m%d-%H%M%S}.zip"
         path = self._studio.db.backup(self._studio.settings.export_dir / name)
         link = self._studio.offers.add(path, name, viewer.owner)
@@ -98,7 +98,7 @@ class ExportTab:
         return Html(f'{said}<div class="st-actions">{button(f"Download {name}", link)}</div>')
 
     def put_back(self, upload: str | None, name: str | None, sure: bool, request: gr.Request) -> list[Any]:
-        self._researcher(request)
+        self._admin(request)
         if not upload and not name:
             raise BadInput("Choose a backup file first.")
         if not sure:
@@ -106,12 +106,13 @@ class ExportTab:
         settings = self._studio.settings
         archive = Path(upload) if upload else import_folder.resolve(settings, Path(str(name)))
         kept = self._studio.db.restore(archive)
-        people.ensure(self._studio.db, LOCAL_ANNOTATOR, "You", "local")
+        if self._studio.sessions is None:
+            people.ensure(self._studio.db, LOCAL_ANNOTATOR, "You", "local")
         said = note(f"The backup is in place. What was here before is kept in {kept}.", "good")
         return [Html(f'{said}<div class="st-actions">{button("Go to Home", "")}</div>'), None, False]
 
-    def _researcher(self, request: gr.Request) -> Viewer:
+    def _admin(self, request: gr.Request) -> Viewer:
         viewer = self._studio.viewer(request)
         if viewer.is_visitor:
             raise BadInput("A visitor cannot back up or restore the workspace.")
-        return viewer
+        return self._studio.require(request, "admin")  # a backup holds every account

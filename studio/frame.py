@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import gradio as gr
@@ -49,15 +49,30 @@ LINKS = (
     Link("Data", "data"),
     Link("Models", "models"),
     Link("Label", "label"),
+    Link("Quality", "quality"),
     Link("Train", "train"),
     Link("Runs", "runs"),
     Link("Compare", "compare"),
 )
+PEOPLE_LINKS = (Link("People", "people"), Link("Account", "account"))  # where people sign in
 _MARK = (
     '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" aria-hidden="true">'
     '<path d="M20 12a8 8 0 1 1-2.6-5.9"/><path d="M20.4 3.2v4h-4"/>'
     '<circle cx="12" cy="12" r="2.2" fill="currentColor" stroke="none"/></svg>'
 )
+
+
+def header(links: Sequence[Link], here: str, project: str = "", root: str = "./") -> Html:
+    """The head of every page. `here`: the path of the page it is on; `root`: the app's address, relative to that page."""
+    shown = "".join(
+        f'<a href="{root}{link.path}"{" aria-current=page" if link.path == here else ""}>{esc(link.title)}</a>' for link in links
+    )
+    home = f"{root}{links[0].path}" if links else root
+    return Html(
+        f'<header class="st-top"><a class="st-brand" href="{home}">{_MARK}Alignment Studio</a>'
+        f'<nav class="st-nav" aria-label="Pages">{shown}</nav>'
+        f'<span class="st-where" title="The open project">{esc(project)}</span></header>'
+    )
 
 
 def block(value: str = "", elem_id: str | None = None, **more: Any) -> gr.HTML:
@@ -70,6 +85,7 @@ class Top:
 
     def __init__(self, studio: Studio, path: str) -> None:
         self._path = path
+        self._more = PEOPLE_LINKS if studio.settings.accounts else ()
         gr.Navbar(visible=False)
         self.html = block(self._draw("", visitor=studio.settings.visitor), elem_id=f"top-{path or 'home'}")
 
@@ -78,15 +94,8 @@ class Top:
         return self._draw(project.name if project else "", viewer.is_visitor)
 
     def _draw(self, project: str, visitor: bool) -> Html:
-        links = "".join(
-            f'<a href="./{link.path}"{" aria-current=page" if link.path == self._path else ""}>{link.title}</a>' for link in LINKS
-        )
         line = f'<p class="st-visitor">{esc(VISITOR_LINE)}</p>' if visitor else ""
-        return Html(
-            f'<header class="st-top"><a class="st-brand" href="./">{_MARK}Alignment Studio</a>'
-            f'<nav class="st-nav" aria-label="Pages">{links}</nav>'
-            f'<span class="st-where" title="The open project">{esc(project)}</span></header>{line}'
-        )
+        return Html(header((*LINKS, *self._more), self._path, project) + line)
 
 
 class Choice(gr.Dropdown):

@@ -203,7 +203,7 @@ def _introduction(scope: Scope, headers: Headers) -> str:
 
 def _set_headers(message: Message, cookie: str) -> None:
     headers = MutableHeaders(scope=message)
-    headers["content-security-policy"] = CONTENT_SECURITY_POLICY
+    headers.setdefault("content-security-policy", CONTENT_SECURITY_POLICY)  # a page of our own may be stricter
     headers["x-content-type-options"] = "nosniff"
     headers["referrer-policy"] = "same-origin"
     if cookie:

@@ -11,8 +11,10 @@ import gradio as gr
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
-from studio import api, error_page, offers
+from studio import api, auth, error_page, offers
+from studio.account_page import AccountPage
 from studio.blocks import StudioBlocks
 from studio.compare_page import ComparePage
 from studio.context import Studio
@@ -21,8 +23,12 @@ from studio.frame import Page
 from studio.home_page import HomePage
 from studio.label_page.page import LabelPage
 from studio.models_page import ModelsPage
+from studio.people_page import PeoplePage
+from studio.plain import page as plain
+from studio.quality_page import QualityPage
 from studio.runs_page import RunsPage
 from studio.security import SecurityMiddleware
+from studio.sign_in import SignIn
 from studio.theme.theme import CSS, studio_theme
 from studio.train_page import TrainPage
 
@@ -37,6 +43,7 @@ def build_ui(studio: Studio) -> gr.Blocks:
         DataPage(studio),
         ModelsPage(studio),
         LabelPage(studio),
+        QualityPage(studio),
         TrainPage(studio),
         RunsPage(studio),
         ComparePage(studio),
@@ -48,6 +55,15 @@ def build_ui(studio: Studio) -> gr.Blocks:
             page.build(demo)
     demo.queue(default_concurrency_limit=CONCURRENT, api_open=False)
     return demo
+
+
+def people_routes(studio: Studio) -> list[BaseRoute]:
+    """Pages for signing in, one's account and the people; none where nobody signs in."""
+    if studio.sessions is None:
+        return []
+    sign_in = SignIn(studio, studio.sessions)
+    account = AccountPage(studio, studio.sessions, sign_in.attempts)
+    return [*sign_in.routes(), *account.routes(), *PeoplePage(studio, studio.sessions).routes(), plain.ROUTE]
 
 
 def launch_options(studio: Studio) -> dict[str, Any]:
@@ -70,8 +86,11 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "theme": studio_theme(),
         "head": f"{HEAD}<style>{CSS.read_text(encoding='utf-8')}</style>",
         "app_kwargs": {
-            "routes": [*api.routes(studio), *offers.routes(studio)],
-            "middleware": [Middleware(SecurityMiddleware, settings=settings)],
+            "routes": [*api.routes(studio), *offers.routes(studio), *people_routes(studio)],
+            "middleware": [
+                Middleware(SecurityMiddleware, settings=settings, trusted_hosts=settings.public_names),
+                *auth.middleware(studio),
+            ],
             "exception_handlers": {
                 HTTPException: error_page.refused,
                 RequestValidationError: error_page.refused,

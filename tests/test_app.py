@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app import check_address, parse
@@ -38,10 +41,25 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_network_address_is_refused_without_accounts(tmp_path: Path) -> None:
-    said = refused(start("--host", "0.0.0.0", "--home", str(tmp_path / "w")))
-    assert "no accounts" in said
+    said = refused(start("--host", "0.0.0.0", "--no-accounts", "--home", str(tmp_path / "w")))
+    assert "Without accounts" in said
     assert "--visitor" in said
     assert not (tmp_path / "w").exists()
+
+
+def test_a_network_address_means_that_people_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert parse(["--host", "0.0.0.0"]).accounts
+    assert parse(["--host", "0.0.0.0", "--visitor"]).accounts is None
+    assert parse([]).accounts is None  # decided by whether the workspace has accounts
+    assert parse(["--accounts"]).accounts
+    monkeypatch.setenv("STUDIO_ACCOUNTS", "1")
+    assert parse([]).accounts
+
+
+def test_visitors_have_no_accounts(tmp_path: Path) -> None:
+    said = refused(start("--visitor", "--accounts", "--home", str(tmp_path / "w")))
+    assert "either --visitor or --accounts" in said
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
@@ -64,6 +82,15 @@ def test_a_space_is_a_visitor_app_on_every_address(monkeypatch: pytest.MonkeyPat
     settings = parse([])
     assert settings.visitor
     assert settings.host == "0.0.0.0"
+
+
+def test_on_a_space_people_sign_in_where_its_owner_asks_for_it_and_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/studio")
+    monkeypatch.setenv("STUDIO_ACCOUNTS", "1")
+    assert parse([]).visitor  # nobody could sign in
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "x")
+    settings = parse([])
+    assert (settings.visitor, settings.accounts) == (False, True)
 
 
 def test_a_port_in_use_says_how_to_choose_another(tmp_path: Path) -> None:
@@ -113,3 +140,37 @@ def assert_ends_in_order(app: Any, sign: signal.Signals) -> None:
     assert app.process.wait() == 0
     assert "Traceback" not in app.log.read_text()
     assert not (app.home / "studio.duckdb.wal").exists()  # the database was closed, not cut off
+
+
+@pytest.mark.browser  # no browser: but three starts
+def test_the_first_admin_comes_in_through_the_link_on_the_terminal(serve_app: Callable[..., Any]) -> None:
+    """One link a start while there is no admin; afterwards people sign in without being asked to by a flag, and stay signed in."""
+    app = serve_app("--accounts")
+
+    def link(number: int) -> str:
+        """The link of the start with this number; it is printed once the pages can be reached."""
+        while len(said := re.findall(r"/join/([\w-]+)", app.log.read_text())) < number:
+            time.sleep(0.05)
+        return str(said[number - 1])
+
+    first = link(1)
+    app.stop()
+    app.flags = ("--accounts", "--public-name", "studio.example")
+    app.start()
+    second = link(2)
+    assert second != first
+    assert "https://studio.example/join/" in app.log.read_text()
+    form = {"login": "ada", "password": "correct horse battery", "again": "correct horse battery"}
+    assert httpx.post(f"{app.url}/join/{first}", data=form).status_code == 404
+    behind_proxy = {"host": "studio.example", "x-forwarded-proto": "https"}
+    joined = httpx.post(f"{app.url}/join/{second}", data=form, headers=behind_proxy)
+    assert joined.status_code == 303
+    assert "Secure" in joined.headers["set-cookie"]
+    assert httpx.get(app.url, headers={"host": "rebound.example"}).status_code == 421
+    app.kill()
+    app.flags = ()
+    app.start()
+    assert app.log.read_text().count("/join/") == 2
+    cookie = joined.headers["set-cookie"].split(";")[0]
+    assert httpx.get(app.url).status_code == 303
+    assert httpx.get(app.url, headers={"cookie": cookie}).status_code == 200

@@ -26,7 +26,7 @@ from data import completions, exporters, importers, impressions, labels, people,
 from data.database import Database
 from data.engine import Message
 from data.errors import BadInput, WorkspaceError
-from data.export_rows import pseudonym
+from data.pseudonyms import Pseudonyms
 from data.records import Completion, Impression, LabelEvent, Preference, Project, Prompt, content_id, now
 from data.rundir import sha256_of
 from data.settings import Settings
@@ -141,16 +141,27 @@ def test_labels_say_who_saw_what_where_without_saying_who_it_was(db: Database, s
         assert [(r["response_a"], r["response_b"] or "", r["preference"], str(r["simulated"])) for r in rows] == [
             ("1", "2", "b", "False"), ("2", "1", "skip", "False"), ("2", "1", "tie", "True"), ("2", "", "good", "False"),
         ]  # fmt: skip
-        assert rows[0]["annotator"] == rows[1]["annotator"] == pseudonym(project.project_id, cookie)
+        assert rows[0]["annotator"] == rows[1]["annotator"] == Pseudonyms(db, project.project_id).of(cookie)
         assert rows[0]["annotator"] != rows[2]["annotator"]
         assert (rows[0]["model_a"], rows[0]["model_b"], int(rows[0]["dwell_ms"])) == ("secret-0", "secret-1", 1200)
         assert cookie.encode() not in result.path.read_bytes()
         assert rows[0]["note"] == ("'=SUM(1)" if format == "csv" else "=SUM(1)")
 
 
-def test_a_pseudonym_holds_within_a_project_only() -> None:
-    assert pseudonym("p1", "x") == pseudonym("p1", "x") != pseudonym("p2", "x")
-    assert pseudonym("p1", "imported:pandalm-1") == "imported:pandalm-1"
+def test_a_pseudonym_holds_within_a_project_only(db: Database) -> None:
+    one, again, other = Pseudonyms(db, "p1"), Pseudonyms(db, "p1"), Pseudonyms(db, "p2")
+    assert one.of("x") == again.of("x") != other.of("x")
+    assert one.of("x") != one.of("y")
+    assert one.of("imported:pandalm-1") == "imported:pandalm-1"
+
+
+def test_a_pseudonym_cannot_be_computed_from_the_id(settings: Settings, db: Database, tmp_path: Path) -> None:
+    """The same person in another workspace has another name: what makes it is a key of the person's own."""
+    elsewhere = Database(Settings(home=tmp_path / "elsewhere"))
+    try:
+        assert Pseudonyms(db, "p1").of("x") != Pseudonyms(elsewhere, "p1").of("x")
+    finally:
+        elsewhere.close()
 
 
 def test_a_cell_that_would_be_run_as_a_formula_is_disarmed_in_csv_alone(db: Database, settings: Settings, project: Project) -> None:
@@ -305,7 +316,8 @@ def test_labels_come_back_with_sides_people_and_repeats(db: Database, settings: 
                  from current_labels l join impressions i using (impression_id)
                  join completions a on a.completion_id = i.left_completion_id
                  left join completions b on b.completion_id = i.right_completion_id where l.project_id = ?"""
-        names = {who: f"imported:{pseudonym(project.project_id, who)}" for who in ("ann", "bob")}
+        names_of = Pseudonyms(db, project.project_id)
+        names = {who: f"imported:{names_of.of(who)}" for who in ("ann", "bob")}
         expected = Counter(
             (names[who], preference, left.text, right.text if right else "", who == "bob", "pairwise" if right else "binary")
             for who, preference, left, right in said
