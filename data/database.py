@@ -61,6 +61,7 @@ class Database:
         self._callbacks: list[Callable[[Sequence[Change]], None]] = []
         self._gate = home.Gate()
         self._generation = 0
+        self._numbers: dict[str, int] = {}  # see Cursor.next_numbers
         self._whole = threading.Lock()  # backup, restore and a new journal exclude each other
         self._con: duckdb.DuckDBPyConnection | None = None
         self._lock = home.lock(settings)
@@ -171,18 +172,6 @@ class Database:
         with self._whole:
             self._alone(compact)
 
-    def rewrite_file(self) -> None:
-        """Copy what is stored into a new file that takes the old one's place: an old file keeps deleted text in freed blocks."""
-        copy = self.settings.export_dir / f".rewriting-{home.stamp()}.duckdb"
-        try:
-            with self._whole:
-                self._alone(lambda: self._swap_file(copy))
-        except OSError as error:
-            raise home.words(error, self.settings) from error
-        finally:
-            for file in self.settings.export_dir.glob(".rewriting-*"):
-                file.unlink()
-
     def close(self) -> None:
         """Finish what was submitted, write everything into the one file and let go of the folder."""
         self._writer.close()
@@ -229,33 +218,19 @@ class Database:
         self._tell([Change("schema", baseline=True)])
         return kept
 
-    def _swap_file(self, copy: Path) -> None:
-        self._copy_to(copy)
-        home.sync(copy)
-        with self._gate.closed():
-            self._generation += 1
-            self._disconnect()  # which writes DuckDB's own log into the old file, and so does away with it
-            try:
-                if home.wal_of(self.settings.db_path).exists():
-                    raise WorkspaceError("The database cannot be written out whole; free some space on the disk, then start again.")
-                copy.replace(self.settings.db_path)
-                home.sync(self.settings.home)
-            finally:
-                self._connect()
-                self._harden()
-
     # --- one commit -------------------------------------------------------------------------------------------------------
 
     def _commit(self, body: Callable[[Cursor], list[Any]]) -> list[Any]:
         if self._con is None:
             self._mend(self._generation)
         raw = self._connection().cursor()
-        cursor = Cursor(raw, self._catalog)
+        cursor = Cursor(raw, self._catalog, self._numbers)
         try:
             raw.execute("begin")
             outcomes = body(cursor)
             self._store(raw, cursor.changes)
         except Exception as error:
+            self._numbers.clear()
             with suppress(duckdb.Error):
                 raw.execute("rollback")
             raw.close()
@@ -273,10 +248,9 @@ class Database:
             raw.execute("commit")
             return
         number = self.journal.last + 1
-        raw.execute("update journal_position set commit_no = ?", [number])
         self.journal.append(changes, number)
         try:
-            raw.execute("commit")
+            raw.execute(f"update journal_position set commit_no = {number:d}; commit")
         except duckdb.Error:
             raw.close()
             if self._landed(number):
@@ -324,11 +298,11 @@ class Database:
     def _open(self) -> None:
         """WorkspaceError in words, with nothing left open, when it cannot be."""
         try:
+            self._numbers.clear()
             self.journal = Journal(self.settings.journal_dir)
             self.journal.open()
             self._connect_or_rebuild()
-            notice = replays.catch_up(self._connection(), self.journal, self._schema_dir, self.settings.home)
-            self.notices += [notice] if notice else []
+            self._catch_up()
             self._harden()
         except BaseException as error:
             self._disconnect()
@@ -363,6 +337,19 @@ class Database:
             self._rebuild("The database file was damaged")
             self._connect()
         self._marker.unlink(missing_ok=True)
+
+    def _catch_up(self) -> None:
+        """A file that was cut short opens as if it were whole: what is missing is only met when it is read."""
+        try:
+            notice = replays.catch_up(self._connection(), self.journal, self._schema_dir, self.settings.home)
+        except duckdb.Error as error:
+            if not _is_damage(error) or not self.journal.last:
+                raise
+            self._disconnect()
+            self._rebuild("The database file was damaged")
+            self._connect()
+            notice = replays.catch_up(self._connection(), self.journal, self._schema_dir, self.settings.home)
+        self.notices += [notice] if notice else []
 
     def _rebuild(self, reason: str) -> None:
         had_file = self.settings.db_path.exists()

@@ -8,16 +8,27 @@ id that comes back with something else to say is refused; what is current is a v
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, get_args
 
-from data.cursor import Cursor
+from data.cursor import Cursor, uuid_text
 from data.database import Database
 from data.errors import BadInput
-from data.records import BINARY_PREFERENCES, PAIRWISE_PREFERENCES, LabelEvent, Preference, Task, from_row, now, to_row
+from data.records import (
+    BINARY_PREFERENCES,
+    PAIRWISE_PREFERENCES,
+    LabelEvent,
+    LabelEventType,
+    Preference,
+    Task,
+    from_row,
+    now,
+    to_row,
+)
 
+EVENTS = frozenset(get_args(LabelEventType))
 MAX_NOTE = 10_000
 MAX_DWELL_MS = 2**31 - 1
 
@@ -144,16 +155,17 @@ def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome
     impressions, said = _impressions(cursor, every), _said(cursor, every)
     outcomes: list[list[Outcome] | Exception] = []
     rows: list[dict[str, Any]] = []
+    at = now()
     for events in callers:
-        mine = {**said}
+        mine: dict[str, _Said] = {}
         try:
-            resolved = [_resolved(event, impressions) for event in events]
-            rows += [to_row(event) for event in [event for event in resolved if _is_new(event, mine)]]
+            resolved = [_resolved(event, impressions, at) for event in events]
+            rows += [row for row in resolved if _is_new(row, ChainMap(mine, said))]
         except BadInput as error:
             outcomes.append(error)
             continue
-        said = mine
-        outcomes.append([Outcome(event.event_id) for event in resolved])
+        said |= mine
+        outcomes.append([Outcome(row["event_id"]) for row in resolved])
     _store(cursor, rows)
     return outcomes
 
@@ -163,14 +175,15 @@ def _append_each(cursor: Cursor, callers: list[Any]) -> list[list[Outcome]]:
     impressions, said = _impressions(cursor, every), _said(cursor, every)
     rows: list[dict[str, Any]] = []
     outcomes: list[list[Outcome]] = []
+    at = now()
     for events in callers:
         mine: list[Outcome] = []
         for event in events:
             try:
-                resolved = _resolved(event, impressions)
-                if _is_new(resolved, said):
-                    rows.append(to_row(resolved))
-                mine.append(Outcome(resolved.event_id))
+                row = _resolved(event, impressions, at)
+                if _is_new(row, said):
+                    rows.append(row)
+                mine.append(Outcome(row["event_id"]))
             except BadInput as error:
                 mine.append(Outcome(event.event_id, str(error)))
         outcomes.append(mine)
@@ -193,10 +206,10 @@ def _said(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Said]:
     return {row.pop("event_id"): _Said(**row) for row in cursor.rows(sql, [ids])}
 
 
-def _is_new(event: LabelEvent, said: dict[str, _Said]) -> bool:
+def _is_new(row: Mapping[str, Any], said: MutableMapping[str, _Said]) -> bool:
     """Whether nothing is known under the event's id, where it then is; BadInput when that is something else."""
-    says = _Said(event.impression_id, event.annotator_id, event.event, event.preference)
-    before = said.setdefault(event.event_id, says)
+    says = _Said(row["impression_id"], row["annotator_id"], row["event"], row["preference"])
+    before = said.setdefault(row["event_id"], says)
     if before != says:
         raise BadInput("Another label has this id already, so this one was not stored; reload the page and give it again.")
     return before is says
@@ -205,24 +218,26 @@ def _is_new(event: LabelEvent, said: dict[str, _Said]) -> bool:
 def _uuid(text: str) -> str:
     """The id as it is stored; '' when it is no UUID."""
     try:
-        return str(uuid.UUID(text))
+        return uuid_text(text)
     except ValueError:
         return ""
 
 
 def _store(cursor: Cursor, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        last = cursor.value("select coalesce(max(seq), 0) from label_events")
-        cursor.insert("label_events", [{**row, "seq": last + i} for i, row in enumerate(rows, 1)])
+    """`_said` has found none of the ids there, so the insert need not look again."""
+    for row, seq in zip(rows, cursor.next_numbers("label_events", "seq", len(rows)), strict=True):
+        row["seq"] = seq
+    cursor.insert("label_events", rows, known_new=True)
 
 
-def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown]) -> LabelEvent:
+def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown], at: datetime) -> dict[str, Any]:
+    """The event as a table row, but for its number."""
     impression = impressions.get(event.impression_id)
     if impression is None or impression.annotator_id != event.annotator_id or impression.project_id != event.project_id:
         raise BadInput("This item was never shown to you; reload the page to get new ones.")
     allowed: tuple[Preference | str, ...] = PAIRWISE_PREFERENCES if impression.task == "pairwise" else BINARY_PREFERENCES
     allowed = allowed if event.event in ("cast", "revised") else ("",)
-    if event.event not in ("cast", "revised", "retracted", "excluded") or event.preference not in allowed:
+    if event.event not in EVENTS or event.preference not in allowed:
         raise BadInput(f"{event.preference!r} is no answer to this item; reload the page.")
     event_id = _uuid(event.event_id)
     if not event_id:
@@ -231,11 +246,6 @@ def _resolved(event: LabelEvent, impressions: Mapping[str, _Shown]) -> LabelEven
         raise BadInput(f"A note may have {MAX_NOTE} characters at most.")
     sides = resolve(event.preference, impression.left_completion_id, impression.right_completion_id)
     dwell_ms = min(max(int(event.dwell_ms), 0), MAX_DWELL_MS)
-    return replace(
-        event,
-        event_id=event_id,
-        chosen_completion_id=sides.chosen,
-        rejected_completion_id=sides.rejected,
-        dwell_ms=dwell_ms,
-        created_at=now(),
-    )
+    row = to_row(event)
+    row |= {"event_id": event_id, "dwell_ms": dwell_ms, "created_at": at}
+    return row | {"chosen_completion_id": sides.chosen, "rejected_completion_id": sides.rejected}

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from data.engine import Message
@@ -334,21 +335,25 @@ def now() -> datetime:
 
 def to_row(record: Any) -> dict[str, Any]:
     """A record as a table row: JSON fields as text, the rest as it is."""
-    return {name: _encode(name, getattr(record, name)) for name in _names(type(record))}
+    kind: Any = type(record)
+    names, held = _names(kind), vars(record)
+    return {name: _encode(name, held[name]) if name in JSON_FIELDS else held[name] for name in names}
 
 
 def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
     """A table row as a record; further columns (from a join) are ignored."""
-    return kind(**{name: _decode(name, row[name]) for name in _names(kind)})
+    plain: Any = kind
+    return kind(**{name: _decode(name, row[name]) for name in _names(plain)})
 
 
-def _names(kind: Any) -> list[str]:
-    return [f.name for f in fields(kind)]
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
-def _encode(name: str, value: Any) -> Any:
-    if name not in JSON_FIELDS:
-        return value
+def _encode(name: str, value: Any) -> str:
+    if value == ():
+        return "[]"
     plain = [m._asdict() for m in value] if name == "messages" else asdict(value) if name == "settings" else value
     return json.dumps(plain, ensure_ascii=False)
 

@@ -3,13 +3,18 @@
 A piece of work is a function over a list of items. Works that wait side by side with the same `merge` key are run as one call
 with all their items (one SQL statement for 200 labels instead of 200), others one by one, in the order in which they came. If
 anything in a batch raises, the batch is rolled back and every work is tried again alone: only the one that fails gets the
-exception. So a work's function may run twice and must do nothing but use its cursor."""
+exception. So a work's function may run twice and must do nothing but use its cursor.
+
+A commit costs the same for one label as for fifty, and those who were just acknowledged are about to write again. So after a
+commit with several works the next batch waits until as many have come, at most for half as long as that commit took (and never
+more than 10 ms): a crowd is served in full batches, one person never waits."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,6 +24,7 @@ from typing import Any
 from data.errors import WorkspaceError
 
 MAX_BATCH = 256
+MAX_PATIENCE_S = 0.01
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +54,8 @@ class Writer:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._crowd = 1  # works to expect: those of the last batch and those that came meanwhile
+        self._patience_s = 0.0
         self._thread = threading.Thread(target=self._loop, name="studio-writer", daemon=True)
         self._thread.start()
 
@@ -91,19 +99,24 @@ class Writer:
                 return
 
     def _take(self) -> tuple[list[Work], bool]:
-        first = self._queue.get()
+        work = self._queue.get()
         batch: list[Work] = []
-        while first is not None:
-            batch.append(first)
-            if len(batch) >= MAX_BATCH or self._queue.empty():
+        until = time.monotonic() + self._patience_s
+        while work is not None:
+            batch.append(work)
+            if len(batch) >= MAX_BATCH:
                 return batch, True
-            first = self._queue.get()
+            try:
+                work = self._queue.get(timeout=max(0.0, until - time.monotonic()) if len(batch) < self._crowd else 0)
+            except queue.Empty:
+                return batch, True
         return batch, False
 
     def _run(self, works: list[Work]) -> None:
         works = [w for w in works if w.future.set_running_or_notify_cancel()]
         if not works:
             return
+        started = time.monotonic()
         try:
             outcomes = self._commit(lambda cursor: _call(cursor, works))
         except Exception as error:
@@ -111,6 +124,8 @@ class Writer:
                 works[0].future.set_exception(error)
                 return
             outcomes = [self._retry(work) for work in works]
+        self._patience_s = min((time.monotonic() - started) / 2, MAX_PATIENCE_S)
+        self._crowd = min(len(works) + self._queue.qsize(), MAX_BATCH)
         for work, outcome in zip(works, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 work.future.set_exception(outcome)

@@ -44,7 +44,8 @@ def test_rows_come_back_as_they_went_in(db: Database) -> None:
     text = "naïve 😀 \x00 \"quoted\" 'single' \\ \n\t"
     assert db.insert("people", [person("p", text)]) == 1
     row = db.row("select * from people where name = ?", [text])
-    assert row == person("p", text)
+    assert row is not None
+    assert {name: row[name] for name in person("p")} == person("p", text)
     assert row["created_at"].tzinfo is UTC
     assert db.row("select * from people where annotator_id = $who", {"who": "nobody"}) is None
     assert db.value("select count(*) from people") == 1
@@ -55,6 +56,64 @@ def test_what_is_there_already_is_left_alone(db: Database) -> None:
     assert db.insert("people", [person("a", "third"), person("c")]) == 1
     assert db.value("select name from people where annotator_id = 'a'") == "n"
     assert db.insert("people", []) == 0
+
+
+def test_values_of_a_column_that_are_all_alike_are_stored_as_they_are(db: Database) -> None:
+    """What all rows share is handed over once: text, numbers and truth must come back of their own kind, from one row or many."""
+    for rows in ([{**person("one"), "name": ""}], [{**person(f"many {i}"), "name": "0"} for i in range(3)]):
+        db.insert("people", rows)
+    assert db.rows("select annotator_id, name from people order by annotator_id") == [
+        {"annotator_id": "many 0", "name": "0"},
+        {"annotator_id": "many 1", "name": "0"},
+        {"annotator_id": "many 2", "name": "0"},
+        {"annotator_id": "one", "name": ""},
+    ]
+    judged: dict[str, object] = dict.fromkeys(
+        [
+            "run_id",
+            "project_id",
+            "prompt_id",
+            "model_a",
+            "model_b",
+            "completion_a",
+            "completion_b",
+            "judge",
+            "verdict",
+            "unscored",
+            "raw",
+        ],
+        "x",
+    )
+    judged |= {"created_at": datetime(2026, 1, 1, tzinfo=UTC), "sample_index": 1, "p": 1.0, "rule_a": True, "rule_b": None}
+    db.insert("judgments", [{**judged, "judgment_id": str(i), "flipped": bool(i)} for i in range(2)])
+    found = db.rows("select sample_index, p, rule_a, rule_b, flipped from judgments order by judgment_id")
+    assert [tuple(row.values()) for row in found] == [(1, 1.0, True, None, False), (1, 1.0, True, None, True)]
+    assert [type(value) for value in found[0].values()] == [int, float, bool, type(None), bool]
+    changes = [change for group in read(db.journal.folder) for change in group.changes or () if change.table == "judgments"]
+    assert [row["sample_index"] for change in changes for row in change.rows] == [1, 1]
+
+
+def test_a_key_that_was_there_after_all_fails_the_write_and_nothing_else(db: Database) -> None:
+    db.insert("people", [person("a")])
+    with pytest.raises(Exception, match=r"(?i)duplicate key"):
+        db.write(lambda cursor: cursor.insert("people", [person("new"), person("a", "other")], known_new=True))
+    assert db.insert("people", [person("b")]) == 1
+    assert db.rows("select annotator_id, name from people order by 1") == [
+        {"annotator_id": "a", "name": "n"},
+        {"annotator_id": "b", "name": "n"},
+    ]
+
+
+def test_numbers_count_on_from_what_is_stored_whatever_failed_between(db: Database) -> None:
+    def take(cursor: Cursor, then: Callable[[], object] = lambda: None) -> list[int]:
+        numbers = list(cursor.next_numbers("label_events", "seq", 3))
+        then()
+        return numbers
+
+    assert [db.write(take), db.write(take)] == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(ZeroDivisionError):
+        db.write(lambda cursor: take(cursor, lambda: 1 / 0))
+    assert db.write(take) == [1, 2, 3], "nothing was stored, so they begin anew"
 
 
 def test_update_and_delete_say_how_many(db: Database) -> None:
