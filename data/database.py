@@ -172,6 +172,18 @@ class Database:
         with self._whole:
             self._alone(compact)
 
+    def rewrite_file(self) -> None:
+        """Copy what is stored into a new file that takes the old one's place: an old file keeps deleted text in freed blocks."""
+        copy = self.settings.export_dir / f".rewriting-{home.stamp()}.duckdb"
+        try:
+            with self._whole:
+                self._alone(lambda: self._swap_file(copy))
+        except OSError as error:
+            raise home.words(error, self.settings) from error
+        finally:
+            for file in self.settings.export_dir.glob(".rewriting-*"):
+                file.unlink()
+
     def close(self) -> None:
         """Finish what was submitted, write everything into the one file and let go of the folder."""
         self._writer.close()
@@ -217,6 +229,21 @@ class Database:
                 self._open()
         self._tell([Change("schema", baseline=True)])
         return kept
+
+    def _swap_file(self, copy: Path) -> None:
+        self._copy_to(copy)
+        home.sync(copy)
+        with self._gate.closed():
+            self._generation += 1
+            self._disconnect()  # which writes DuckDB's own log into the old file, and so does away with it
+            try:
+                if home.wal_of(self.settings.db_path).exists():
+                    raise WorkspaceError("The database cannot be written out whole; free some space on the disk, then start again.")
+                copy.replace(self.settings.db_path)
+                home.sync(self.settings.home)
+            finally:
+                self._connect()
+                self._harden()
 
     # --- one commit -------------------------------------------------------------------------------------------------------
 
