@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from data.cursor import Cursor
 from data.database import Database
 from data.errors import NotFound
+from data.lookup import among
 from data.records import Completion, Flag, Pair, Prompt, content_id, from_row, now, to_row
 from data.validity import DEFAULT_LEAKS, flags_of_text
 
@@ -90,8 +91,18 @@ def get_many(db: Database, completion_ids: Sequence[str]) -> list[Completion]:
     """Those that exist, in no particular order."""
     if not completion_ids:
         return []
-    sql = "select * from completions where completion_id in (select unnest(?::varchar[]))"
-    return [from_row(Completion, row) for row in db.rows(sql, [list(completion_ids)])]
+    marks, params = among(completion_ids)
+    return [from_row(Completion, row) for row in db.rows(f"select * from completions where completion_id in {marks}", params)]
+
+
+def texts(db: Database, completion_ids: Iterable[str]) -> dict[str, str]:
+    """The texts of those that exist, and nothing else of them."""
+    ids = sorted(set(completion_ids))
+    if not ids:
+        return {}
+    marks, params = among(ids)
+    found = db.rows(f"select completion_id, text from completions where completion_id in {marks}", params)
+    return {row["completion_id"]: row["text"] for row in found}
 
 
 def get(db: Database, completion_id: str) -> Completion:
@@ -121,12 +132,13 @@ BLANK = " \t\n\r\f\v"  # what does not make two answers different
 
 def facts(db: Database, completion_ids: Iterable[str]) -> dict[str, Facts]:
     """Of those that exist."""
-    ids = sorted(completion_ids)
+    ids = sorted(set(completion_ids))
     if not ids:
         return {}
-    sql = """select completion_id, length(text) as length, md5(trim(text, ?)) as digest, flags
-             from completions where completion_id in (select unnest(?::varchar[]))"""
-    found = db.rows(sql, [BLANK, ids])
+    marks, params = among(ids)
+    sql = f"""select completion_id, length(text) as length, md5(trim(text, ?)) as digest, flags
+              from completions where completion_id in {marks}"""
+    found = db.rows(sql, [BLANK, *params])
     return {row["completion_id"]: Facts(row["length"], row["digest"], tuple(json.loads(row["flags"]))) for row in found}
 
 

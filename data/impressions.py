@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 from data.database import Database
+from data.lookup import among
 from data.records import Impression, from_row, to_row
 
 
 def add(db: Database, impressions: Sequence[Impression]) -> int:
-    return db.insert("impressions", [to_row(i) for i in impressions])
+    return submit(db, impressions).result()
+
+
+def submit(db: Database, impressions: Sequence[Impression]) -> Future[int]:
+    """The same without waiting: the result is there once they are stored."""
+    rows = [to_row(i) for i in impressions]
+    return db.submit(lambda cursor: len(cursor.insert("impressions", rows)))
 
 
 def get_many(db: Database, impression_ids: Sequence[str]) -> list[Impression]:
     """Those that exist, in no particular order."""
     if not impression_ids:
         return []
-    sql = "select * from impressions where impression_id in (select unnest(?::varchar[]))"
-    return [from_row(Impression, row) for row in db.rows(sql, [list(impression_ids)])]
+    marks, params = among(impression_ids)
+    return [from_row(Impression, row) for row in db.rows(f"select * from impressions where impression_id in {marks}", params)]
 
 
 def of_annotator(db: Database, annotator_id: str, project_id: str) -> list[Impression]:

@@ -10,6 +10,7 @@ from data.cursor import Cursor
 from data.database import Database
 from data.engine import Message
 from data.errors import BadInput, NotFound
+from data.lookup import among
 from data.records import Prompt, Split, content_id, from_row, now, to_row
 from data.splits import split_of
 
@@ -76,8 +77,8 @@ def get_many(db: Database, prompt_ids: Sequence[str]) -> list[Prompt]:
     """Those that exist, in no particular order."""
     if not prompt_ids:
         return []
-    sql = "select * from prompts where prompt_id in (select unnest(?::varchar[]))"
-    return [from_row(Prompt, row) for row in db.rows(sql, [list(prompt_ids)])]
+    marks, params = among(prompt_ids)
+    return [from_row(Prompt, row) for row in db.rows(f"select * from prompts where prompt_id in {marks}", params)]
 
 
 def of_project(

@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -77,8 +78,7 @@ class Beat(NamedTuple):
 
 def with_texts(db: Database, served: Sequence[Impression]) -> list[Served]:
     """Impressions with the texts that belong on their sides, in order."""
-    ids = {i for s in served for i in (s.left_completion_id, s.right_completion_id) if i}
-    texts = {c.completion_id: c.text for c in completions.get_many(db, sorted(ids))}
+    texts = completions.texts(db, (i for s in served for i in (s.left_completion_id, s.right_completion_id) if i))
     asked = {p.prompt_id: p for p in prompts.get_many(db, sorted({s.prompt_id for s in served}))}
     return [Served(s, asked[s.prompt_id], texts[s.left_completion_id], texts.get(s.right_completion_id, "")) for s in served]
 
@@ -119,9 +119,17 @@ class Assignment:
                 again = self._again(project, annotator_id, n, limit, now)
                 batch = Batch(project, annotator_id, now, self.lease_seconds, self._rng)
                 fresh = batch.fill(n - len(again), limit - project.pool.held(annotator_id))
-            if fresh:
-                self._store(project, annotator_id, fresh)
-        return with_texts(self._db, [*again, *(one.shown.impression for one in fresh)])
+            shown = [one.shown.impression for one in fresh]
+            stored: Future[int] | None = None
+            try:
+                stored = impressions.submit(self._db, shown) if shown else None
+                served = with_texts(self._db, [*again, *shown])  # while they are being stored
+                if stored:
+                    stored.result()
+            except BaseException:
+                self._take_back(project_id, annotator_id, fresh, stored)
+                raise
+        return served
 
     def heartbeat(self, annotator_id: str, project_id: str, impression_ids: Sequence[str]) -> Beat:
         """Renew the leases of what this annotator's page holds, in the order in which it will be shown."""
@@ -220,13 +228,13 @@ class Assignment:
                 wanted.append(shown.impression)
         return wanted
 
-    def _store(self, project: ProjectMemory, annotator_id: str, fresh: Sequence[Fresh]) -> None:
-        try:
-            impressions.add(self._db, [one.shown.impression for one in fresh])
-        except BaseException:
-            with self._lock:
+    def _take_back(self, project_id: str, annotator_id: str, fresh: Sequence[Fresh], stored: Future[int] | None) -> None:
+        """What was not stored was never shown; what was is served again."""
+        if stored is not None and stored.exception() is None:
+            return
+        with self._lock:
+            if (project := self._projects.get(project_id)) is not None:
                 take_back(project, annotator_id, fresh)
-            raise
 
     # --- memory ------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from data.records import Policy, ProjectSettings
-from labeling.overlap import always_full, disputed, wanted
+from labeling.overlap import DISAGREEMENT, always_full, disputed, wanted
 
 RANDOM: Policy = "stratified_random"
 MAX_CATEGORIES = 64  # further ones share a stratum: a data set with a category a row would make every draw slow
@@ -94,6 +94,7 @@ class Pool:
 
     def __init__(self, settings: ProjectSettings = ProjectSettings(), rng: random.Random | None = None) -> None:
         self.settings = settings
+        self._is_plain = not settings.adaptive and settings.policy != DISAGREEMENT
         self.items: dict[str, Item] = {}
         self.complete = 0  # items with as many labels as they should have
         self.first_rank = 0  # items of rank 0: one for every prompt that has any
@@ -118,8 +119,10 @@ class Pool:
         if item.item_id not in self.items:
             self.items[item.item_id] = item
             self.first_rank += item.rank == 0
-            self.complete += self.is_complete(item.item_id)
-            self._settle(item)
+            if self.is_complete(item.item_id):
+                self.complete += 1
+            else:
+                self._settle(item)
 
     def know(self, item_id: str, said: str, seers: tuple[str, ...]) -> None:
         """All that was said of an item and everybody who has seen it, before it is added: what the load from the tables uses."""
@@ -170,6 +173,8 @@ class Pool:
         """How many labels the item should have, if this is what was said of it."""
         if item_id in self._decided:
             return 0
+        if self._is_plain:
+            return self.settings.overlap
         said = self.said(item_id) if said is None else said
         full = self.settings.adaptive and always_full(item_id, self.settings.full_overlap)
         return wanted(said, full, self._is_contested(item_id, said), self.settings)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -282,11 +283,13 @@ def test_nothing_is_leased_when_nothing_could_be_stored(db: Any, monkeypatch: py
     project = seed_project(db, 6)
     ours = Assignment(db)
 
-    def full(*_: object) -> int:
-        raise OSError("no space left")
+    def full(*_: object) -> Future[int]:
+        failed: Future[int] = Future()
+        failed.set_exception(OSError("no space left"))
+        return failed
 
     with monkeypatch.context() as broken:
-        broken.setattr(assignment.impressions, "add", full)
+        broken.setattr(assignment.impressions, "submit", full)
         with pytest.raises(OSError, match="no space"):
             ours.serve("ann", project.project_id, 6)
     assert impressions.of_annotator(db, "ann", project.project_id) == []
