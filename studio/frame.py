@@ -8,6 +8,7 @@ logged and named a fault of the app, so that no traceback reaches a browser.
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +132,11 @@ def in_words(error: Exception) -> str:
     return FAULT
 
 
+def as_text(sentence: str) -> str:
+    """For `gr.Warning` and `gr.Info`, which take a sentence for HTML: it may hold the name of a file or what a server said."""
+    return html.escape(sentence, quote=False)
+
+
 def guarded(handler: F) -> F:
     """Show a StudioError's sentence and leave the page as it is; works on plain handlers and on generators.
 
@@ -143,7 +149,7 @@ def guarded(handler: F) -> F:
             try:
                 yield from handler(*args, **kwargs)
             except Exception as error:
-                gr.Warning(in_words(error), duration=TOAST_S, title=NOT_DONE)
+                gr.Warning(as_text(in_words(error)), duration=TOAST_S, title=NOT_DONE)
                 yield gr.skip()
 
         return stream  # type: ignore[return-value]
@@ -153,7 +159,7 @@ def guarded(handler: F) -> F:
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            gr.Warning(in_words(error), duration=TOAST_S, title=NOT_DONE)
+            gr.Warning(as_text(in_words(error)), duration=TOAST_S, title=NOT_DONE)
             return gr.skip()
 
     return call  # type: ignore[return-value]

@@ -10,7 +10,7 @@ from data import projects
 from data.errors import BadInput
 from data.records import Project
 from studio.context import Studio, Viewer
-from studio.frame import PRIVATE, Top, block, choice, guarded
+from studio.frame import PRIVATE, Top, as_text, block, choice, guarded
 from studio.next_step import Overview, next_of, overview, steps_of
 from studio.render import Column, Html, ago, badge, esc, loop, next_step, notes, run_link, shorten, table, took
 
@@ -100,7 +100,7 @@ class HomePage:
         if len(self._studio.projects(viewer)) == 1:
             raise BadInput("This is the only project; make another one before you archive it.")
         projects.archive(self._studio.db, project.project_id)
-        gr.Info(f"{project.name} is archived.", title="Done")
+        gr.Info(as_text(f"{project.name} is archived."), title="Done")
         return self._all(viewer, self._studio.project(viewer))
 
     def bring_back(self, project_id: str | None, request: gr.Request) -> list[object]:

@@ -137,6 +137,8 @@ class ImportTab:
 
     def chosen(self, name: str | None, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
+        if not name and viewer.is_visitor:
+            raise BadInput("Upload a file first.")
         if not name:
             raise BadInput(f"Choose a file first; copy files of any size to {self._studio.settings.import_dir}.")
         return self._look(viewer, Path(name))
