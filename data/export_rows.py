@@ -1,16 +1,17 @@
 """What an export is made of, ids only: the labels that stand, the pairs people decided and the answers they called good or bad.
 
-A majority decides, one vote a person (of repeats the last); what it leaves undecided is counted, never guessed.
+A majority decides (`data/majority.py` has the rule); what it leaves undecided is counted, never guessed.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data.database import Database
+from data.majority import Item, Vote, decide, good_or_bad
 from data.records import content_id
 
 DROPPED = {
@@ -70,62 +71,26 @@ def label_rows(db: Database, project_id: str) -> Iterator[LabelRow]:
 
 
 def decided_pairs(labels: Iterable[LabelRow], dropped: Counter[str]) -> Iterator[DecidedPair]:
-    for (one, other), (prompt_id, outcome) in _outcomes(labels, dropped).items():
-        if outcome in ("tie", "both_bad"):
-            dropped[outcome] += 1
-        elif other and outcome:
-            yield DecidedPair(prompt_id, outcome, other if outcome == one else one)
+    for item in _decided(labels, dropped):
+        if item.outcome in ("tie", "both_bad"):
+            dropped[item.outcome] += 1
+        elif item.chosen_rejected:
+            yield DecidedPair(item.prompt_id, *item.chosen_rejected)
 
 
 def judged_answers(labels: Iterable[LabelRow], dropped: Counter[str]) -> Iterator[Judged]:
     """An answer's own good and bad labels; where there are none, whether it won more pairs than it lost."""
-    own: dict[str, Judged] = {}
-    net: Counter[str] = Counter()
-    asked: dict[str, str] = {}
-    for (one, other), (prompt_id, outcome) in _outcomes(labels, dropped).items():
-        asked |= {one: prompt_id} | ({other: prompt_id} if other else {})
-        if not other:
-            own[one] = Judged(prompt_id, one, outcome == "good")
-        elif outcome == "tie":
-            dropped["tie"] += 1
-        elif outcome == "both_bad":
-            net.subtract((one, other))
-        else:
-            net[one] += 1 if outcome == one else -1
-            net[other] += 1 if outcome == other else -1
-    for completion_id, wins in net.items():
-        if completion_id in own:
-            continue
-        if wins:
-            own[completion_id] = Judged(asked[completion_id], completion_id, wins > 0)
-        else:
-            dropped["conflict"] += 1
-    yield from own.values()
+    items = _decided(labels, dropped)
+    prompts = {completion_id: item.prompt_id for item in items for completion_id in item.ids}
+    fared = good_or_bad(items)
+    dropped["tie"] += fared.ties
+    dropped["conflict"] += fared.conflicts
+    for completion_id, good in fared.good.items():
+        yield Judged(prompts[completion_id], completion_id, good)
 
 
-def _outcomes(labels: Iterable[LabelRow], dropped: Counter[str]) -> dict[tuple[str, str], tuple[str, str]]:
-    """(completion, completion or '') -> (prompt, what the majority says): the id of the chosen, tie, both_bad, good or bad."""
-    votes: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    asked: dict[tuple[str, str], str] = {}
-    for label in labels:
-        if label.preference == "skip":
-            dropped["skip"] += 1
-            continue
-        one, other = sorted((label.left, label.right)) if label.right else (label.left, "")
-        says = {"a": label.left, "b": label.right}.get(label.preference, label.preference)
-        votes[one, other][label.annotator_id] = says
-        asked[one, other] = label.prompt_id
-    decided: dict[tuple[str, str], tuple[str, str]] = {}
-    for item, said in votes.items():
-        winner = _majority(said.values())
-        if winner:
-            decided[item] = asked[item], winner
-        else:
-            dropped["split_vote"] += 1
-    return decided
-
-
-def _majority(said: Iterable[Any]) -> str:
-    """The most frequent, '' when two share that place."""
-    (top, n), *rest = Counter(said).most_common(2)
-    return "" if rest and rest[0][1] == n else str(top)
+def _decided(labels: Iterable[LabelRow], dropped: Counter[str]) -> tuple[Item, ...]:
+    items, skips = decide(Vote(x.annotator_id, x.prompt_id, x.left, x.right, x.preference) for x in labels)
+    dropped["skip"] += skips
+    dropped["split_vote"] += sum(item.outcome == "split_vote" for item in items)
+    return items

@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 from data import completions, projects, prompts
 from data.database import Database
 from data.errors import BadInput, NotFound
+from data.majority import Vote
 from data.records import Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
 from data.rundir import sha256_of
 from data.settings import Settings
-from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, Vote, preference_rows, sft_rows, single_rows, tally
+from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, preference_rows, sft_rows, single_rows, tally
 
 MIN_TRAIN_ROWS = 4
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

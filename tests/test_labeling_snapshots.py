@@ -15,10 +15,11 @@ from labelling import completion, prompt, seed_project
 
 from data import completions, impressions, labels, people, prompts
 from data.errors import BadInput
+from data.majority import Vote
 from data.records import Impression, LabelEvent, now
 from data.rundir import sha256_of
 from labeling import preferences, snapshots
-from labeling.aggregate import PairRow, SingleRow, Vote, preference_rows, sft_rows, single_rows, tally
+from labeling.aggregate import PairRow, SingleRow, preference_rows, sft_rows, single_rows, tally
 from labeling.assignment import Assignment
 from labeling.snapshots import Filters, freeze
 
@@ -98,7 +99,7 @@ def test_sft_takes_the_good_ones_and_each_text_once() -> None:
     votes = [vote("x", "a", "b", "a"), vote("x", "c", "", "good"), vote("x", "d", "", "good"), vote("x", "e", "", "good")]
     result = tally(votes)
     assert sorted(texts[r.completion].strip() for r in sft_rows(result, texts)) == ["other", "same"]
-    assert result.dropped == {"bad": 1, "empty_text": 1, "conflict": 0}
+    assert result.dropped == {"bad": 1, "empty_text": 1}
 
 
 def test_equal_and_empty_texts_are_no_preference() -> None:
