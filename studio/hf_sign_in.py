@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
-import httpx
+import httpx2  # what Authlib speaks through
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
@@ -112,18 +112,19 @@ class HfSignIn:
         try:
             answer: Response = await self._client.authorize_redirect(request, self._redirect_uri(request))
             return answer
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             log.warning("the sign-in provider cannot be reached: %s", error)
             return _failed(request, "Hugging Face cannot be reached right now; try again in a minute.", 503)
 
     async def back(self, request: Request) -> Response:
         from authlib.common.errors import AuthlibBaseError
+        from joserfc.errors import JoseError
 
         wanted, invitation = request.session.get("next", ""), request.session.get("invitation", "")
         try:
             token = await self._client.authorize_access_token(request)
             person = dict(token.get("userinfo") or await self._client.userinfo(token=token))
-        except (AuthlibBaseError, httpx.HTTPError, ValueError, KeyError) as error:
+        except (AuthlibBaseError, JoseError, httpx2.HTTPError, ValueError, KeyError) as error:
             log.warning("signing in with the provider did not work: %s", error)
             return _failed(request, "Signing in did not work; go back to the sign-in page and try again.", 403)
         finally:

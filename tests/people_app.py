@@ -1,7 +1,12 @@
-"""A studio where people sign in, for tests: the whole app on a real port of this process, its database at hand."""
+"""A studio where people sign in, for tests: on a real port of this process, its database at hand.
+
+`people_app` is the whole app; `people_pages` only our own routes and middleware, which starts in no time.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,30 +15,37 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from argon2 import PasswordHasher
 from conftest import free_port
+from label_app import studio_without_runs
 from labelling import seed_project
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from data import accounts, invitations
+from data.database import Database
 from data.records import Account, Project, Role
 from data.settings import Settings
+from studio import api, auth
 from studio.context import Studio, open_studio
-from studio.ui import build_ui, launch_options
+from studio.security import SecurityMiddleware
+from studio.ui import build_ui, launch_options, people_routes
 
 PASSWORD = "correct horse battery"
 
 
 @dataclass(frozen=True)
 class PeopleApp:
-    """`people`: the accounts by login."""
+    """`people`: the accounts by login; `demo`: Gradio's part, None where it is not served."""
 
     url: str
     studio: Studio
-    demo: Any
-    routes: list[Any]
     project: Project
     other: Project
     people: dict[str, Account]
+    demo: Any = None
+    routes: tuple[Any, ...] = ()
 
     def client(self, login: str = "") -> httpx.Client:
         """A browser's worth of cookies; signed in as `login`, with the real form."""
@@ -50,18 +62,54 @@ def join(studio: Studio, login: str, role: Role, project_id: str = "") -> Accoun
 
 
 @contextmanager
-def people_app(home: Path, **settings: Any) -> Iterator[PeopleApp]:
+def people_app(home: Path) -> Iterator[PeopleApp]:
     """ada is admin, rita researcher, ann and ben label one project, cleo another one."""
-    with pytest.MonkeyPatch.context() as patch, open_studio(Settings(home, port=free_port(), accounts=True, **settings)) as studio:
-        patch.setattr(accounts, "_hasher", PasswordHasher(time_cost=1, memory_cost=512, parallelism=1))
-        accounts._nobody.cache_clear()
-        project, other = seed_project(studio.db), seed_project(studio.db, name="Another project")
-        people = {"ada": join(studio, "ada", "admin"), "rita": join(studio, "rita", "researcher")}
-        for login, where in (("ann", project), ("ben", project), ("cleo", other)):
-            people[login] = join(studio, login, "annotator", where.project_id)
+    with cheap_hashes(), open_studio(Settings(home, port=free_port(), accounts=True)) as studio:
+        seeded = _seed(studio)
         demo = build_ui(studio)
         app, _, _ = demo.launch(**launch_options(studio))
         try:
-            yield PeopleApp(f"http://127.0.0.1:{studio.settings.port}", studio, demo, list(app.routes), project, other, people)
+            yield PeopleApp(f"http://127.0.0.1:{studio.settings.port}", studio, *seeded, demo, tuple(app.routes))
         finally:
             demo.close(verbose=False)
+
+
+@contextmanager
+def people_pages(home: Path) -> Iterator[PeopleApp]:
+    """The same people; nothing of Gradio's is there."""
+    settings = Settings(home, port=free_port(), accounts=True)
+    db = Database(settings)
+    studio = studio_without_runs(settings, db)
+    guards = [Middleware(SecurityMiddleware, settings=settings), *auth.middleware(studio)]
+    app = Starlette(routes=[*api.routes(studio), *people_routes(studio)], middleware=guards)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    try:
+        with cheap_hashes():
+            seeded = _seed(studio)
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield PeopleApp(f"http://127.0.0.1:{settings.port}", studio, *seeded)
+            server.should_exit = True
+            thread.join()
+    finally:
+        db.close()
+
+
+@contextmanager
+def cheap_hashes() -> Iterator[None]:
+    """The same hash at a hundredth of the cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "_hasher", PasswordHasher(time_cost=1, memory_cost=512, parallelism=1))
+        accounts._nobody.cache_clear()
+        yield
+    accounts._nobody.cache_clear()
+
+
+def _seed(studio: Studio) -> tuple[Project, Project, dict[str, Account]]:
+    project, other = seed_project(studio.db), seed_project(studio.db, name="Another project")
+    people = {"ada": join(studio, "ada", "admin"), "rita": join(studio, "rita", "researcher")}
+    for login, where in (("ann", project), ("ben", project), ("cleo", other)):
+        people[login] = join(studio, login, "annotator", where.project_id)
+    return project, other, people
