@@ -189,6 +189,17 @@ def test_a_signed_out_annotator_keeps_the_labels(site: Site, page: Any) -> None:
     assert list(said(site.db, project.project_id).values()) == ["a"]
 
 
+def test_a_signed_out_annotator_with_nothing_on_the_screen_is_shown_the_way_in(site: Site, page: Any) -> None:
+    site.open(seed_project(site.db, 10))
+    page.route("**/api/label/batch*", lambda route: route.fulfill(status=401, json={"error": "Sign in again."}))
+    page.goto(f"{site.url}/label")
+    page.get_by_role("heading", name="You are signed out").wait_for()
+    assert "Sign in again." in page.locator(".al-notice").inner_text()
+    assert page.get_by_role("link", name="Sign in").get_attribute("href") == f"{site.url}/sign-in"
+    page.unroute("**/api/label/batch*")
+    page.wait_for_selector(READY)  # by itself
+
+
 def test_a_label_that_can_never_be_stored_is_shown_with_its_reason(site: Site, page: Any) -> None:
     """One bad entry among good ones: the good ones arrive, the bad one is listed until somebody has seen it."""
     project = seed_project(site.db, 10)

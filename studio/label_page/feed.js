@@ -38,8 +38,9 @@ export class Feed {
     this.answered.clear();
   }
 
+  // What waits for an answer here, as it will be shown.
   get here() {
-    return [this.page.current, this.page.aside, ...this.queue].filter(Boolean).map((one) => one.item.id);
+    return [this.page.current, this.page.aside, ...this.queue].filter((one) => one && !one.changing).map((one) => one.item.id);
   }
 
   // --- asking for items ---
@@ -116,7 +117,8 @@ export class Feed {
     if (!this.beat || document.hidden || !ids.length) return;
     try {
       const { lost } = await post(`${this.root}api/label/heartbeat`, { ids });
-      this.drop(new Set(lost || []));
+      const unsent = this.outbox.standing(); // the server does not know yet that these were taken back
+      this.drop(new Set(lost.filter((id) => !unsent.has(id))));
       this.refill();
     } catch (error) {
       // The next one may get through; a lease that ran out costs nobody a label.
