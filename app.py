@@ -48,8 +48,13 @@ def parse(argv: list[str] | None = None) -> Settings:
         metavar="NAME",
         help="a name under which a reverse proxy on this machine serves the studio (may be given several times)",
     )
+    parser.add_argument(
+        "--backup",
+        metavar="PLACE",
+        help="copy every label to this folder (a mounted bucket) or hf://datasets/owner/name; an empty workspace is filled from it",
+    )
     flags = parser.parse_args(argv)
-    return read_settings(flags.host, flags.port, flags.home, flags.visitor, flags.accounts, flags.public_name)
+    return read_settings(flags.host, flags.port, flags.home, flags.visitor, flags.accounts, flags.public_name, flags.backup)
 
 
 def check_address(settings: Settings) -> None:

@@ -83,6 +83,17 @@ class FolderPlace:
             (self.folder / name).unlink(missing_ok=True)
 
 
+def place_of(name: str) -> Place:
+    """The place that the settings name; WorkspaceError in words when it can be none."""
+    from data.copies_hub import PREFIX, HubPlace
+
+    if name.startswith(PREFIX):
+        return HubPlace(name)
+    if "://" in name:
+        raise WorkspaceError(f"{name!r} is no place for copies; write a folder, or {PREFIX}owner/name.")
+    return FolderPlace(Path(name).expanduser().resolve())
+
+
 class Piece(NamedTuple):
     """Bytes `start` to `end` of journal segment `segment`."""
 

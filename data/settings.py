@@ -24,6 +24,8 @@ class Settings:
     visitor: bool = False  # each browser gets a throw-away project of its own, with limits
     accounts: bool | None = None  # people sign in; None = where the workspace has accounts (`studio.context.open_studio` decides)
     public_names: frozenset[str] = frozenset()  # names under which a proxy hands requests to a loopback address
+    backup: str = ""  # where the journal is copied to (`data/copies.py`): a folder, or hf://datasets/owner/name
+    on_space: bool = False  # the disk goes with the machine
 
     @property
     def db_path(self) -> Path:
@@ -62,9 +64,10 @@ def read_settings(
     visitor: bool = False,
     accounts: bool | None = None,
     public_names: Iterable[str] = (),
+    backup: str | None = None,
 ) -> Settings:
-    """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`, `STUDIO_ACCOUNTS`), which wins over the
-    defaults.
+    """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`, `STUDIO_ACCOUNTS`, `STUDIO_BACKUP`), which
+    wins over the defaults.
 
     On a Space (`SPACE_ID` is set) the host is 0.0.0.0, since the Space's proxy must reach the app, and visitor mode is on,
     unless accounts are asked for and people can sign in with Hugging Face. Any other address that is not this machine's own
@@ -82,6 +85,8 @@ def read_settings(
         visitor=visitor or (on_space and not accounts),
         accounts=accounts,
         public_names=frozenset(name.strip().lower().rstrip(".") for name in public_names if name.strip()),
+        backup=backup or os.environ.get("STUDIO_BACKUP") or "",
+        on_space=on_space,
     )
     if accounts is None and not settings.visitor and not settings.is_loopback:
         return replace(settings, accounts=True)

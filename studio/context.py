@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data import accounts, forget, models, people, projects, runs
+from data.copies import Copier, place_of, recover
 from data.database import Database
 from data.engine import ModelSpec
 from data.errors import NotAllowed, NotFound, WorkspaceError
@@ -128,6 +129,7 @@ class Studio:
     assignment: Assignment
     keys: EndpointKeys
     offers: Offers = field(default_factory=Offers)
+    copier: Copier | None = None  # None: nothing is copied off this machine
     visitors: Visitors = field(init=False)
     sessions: Sessions | None = field(init=False)  # None: nobody signs in
 
@@ -252,8 +254,15 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
     from studio.jobs import Jobs
 
     with ExitStack() as stack:
+        place = place_of(settings.backup) if settings.backup else None
+        if place is not None:
+            recover(settings, place)
         db = Database(settings)
         stack.callback(db.close)
+        copier = Copier(settings, db, place) if place is not None else None
+        if copier is not None:
+            copier.start()
+            stack.callback(copier.close)
         forget.finish(db)
         if settings.accounts is None:  # a workspace with accounts is not opened to whoever reaches this address
             settings = replace(settings, accounts=not settings.visitor and bool(accounts.everybody(db)))
@@ -262,7 +271,7 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
         inference = Inference(settings)
         stack.callback(inference.close)
         jobs.before_launch(lambda run: inference.unload())  # the run needs the memory more
-        studio = Studio(settings, db, jobs, inference, Assignment(db), EndpointKeys())
+        studio = Studio(settings, db, jobs, inference, Assignment(db), EndpointKeys(), copier=copier)
         demo_project.ensure_models(db)
         if settings.visitor:
             studio.visitors.start()

@@ -10,6 +10,7 @@ from data import projects
 from data.errors import BadInput
 from data.records import Project
 from studio.context import Studio, Viewer
+from studio.copies_line import copies_line, copies_missing
 from studio.frame import PRIVATE, Top, as_text, block, choice, guarded
 from studio.next_step import Overview, next_of, overview, steps_of
 from studio.render import Column, Html, ago, badge, esc, loop, next_step, notes, run_link, shorten, table, took
@@ -135,9 +136,9 @@ class HomePage:
 
     def _start(self, seen: Overview, project: Project) -> Html:
         n = next_of(seen, project.task)
-        mended = notes([] if project.owner else self._studio.db.notices)
+        mended = notes([] if project.owner else [*self._studio.db.notices, *copies_missing(self._studio)])
         return Html(
-            f'<div class="st-start">{mended}{loop(steps_of(seen, n.place))}'
+            f'<div class="st-start">{mended}{copies_line(self._studio) if not project.owner else ""}{loop(steps_of(seen, n.place))}'
             f"{next_step(n.title, n.text, n.action, n.link, n.others)}</div>"
         )
 

@@ -1,0 +1,36 @@
+"""What Home says of copies off this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from label_app import studio_without_runs
+
+from data.copies import Copier, FolderPlace
+from data.settings import Settings
+from studio.copies_line import NOWHERE, copies_line, copies_missing
+
+
+def test_a_disk_that_goes_with_the_machine_is_warned_of(db: Any, settings: Settings) -> None:
+    here = studio_without_runs(settings, db)
+    assert (copies_missing(here), copies_line(here)) == ([], "")
+    space = studio_without_runs(replace(settings, on_space=True), db)
+    assert copies_missing(space) == [NOWHERE]
+
+
+def test_the_last_copy_and_what_is_wrong_are_told(db: Any, settings: Settings, tmp_path: Path) -> None:
+    blocked = tmp_path / "<b>bucket"
+    copier = Copier(settings, db, FolderPlace(blocked))
+    studio = replace(studio_without_runs(settings, db), copier=copier)
+    assert "the first copy is being made" in copies_line(studio)
+    copier.copy()
+    assert "&lt;b&gt;bucket: last copied just now" in copies_line(studio)
+    (blocked / "journal").rename(tmp_path / "away")
+    (blocked / "journal").write_text("in the way")
+    db.insert("people", [{"annotator_id": "a", "name": "A", "kind": "local", "project_id": "", "created_at": "2026-01-01"}])
+    assert not copier.copy()
+    assert copies_line(studio) == ""
+    (words,) = copies_missing(studio)
+    assert words.startswith("The last copy of the labels was made just now.")
