@@ -208,7 +208,9 @@ def _is_one(held: Sequence[Any]) -> bool:
 
 
 def plain_column(values: list[object], kind: str) -> list[Any]:
-    """`plain` for each; a column of plain text or of whole numbers is checked as one."""
+    """`plain` for each; a column of plain text, of whole numbers or of the very same thing is checked as one."""
+    if all(value is values[0] for value in values):
+        return [plain(values[0], kind)] * len(values)
     kinds = set(map(type, values))
     if kinds <= {int, bool, NoneType}:
         return values
