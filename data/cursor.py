@@ -48,10 +48,7 @@ def read_catalog(raw: Any) -> Catalog:
 
 def fetch(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
     """Rows as dicts; times are aware (UTC), UUIDs are text. Refuses anything but a read."""
-    words = sql.lstrip(" \n\t(").split(None, 1)
-    if not words or words[0].lower() not in READS:
-        raise ValueError("reads only: changes go through insert, update and delete, which are journaled")
-    raw.execute(sql, params if isinstance(params, Mapping) else list(params))
+    _select(raw, sql, params)
     columns = [(d[0], _DECODERS.get(str(d[1]))) for d in raw.description]
     if any(decode for _, decode in columns):
         return [
@@ -59,6 +56,20 @@ def fetch(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = 
         ]
     names = [n for n, _ in columns]
     return [dict(zip(names, row, strict=True)) for row in raw.fetchall()]
+
+
+def fetch_columns(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> dict[str, Any]:
+    """The same as a numpy array a column."""
+    _select(raw, sql, params)
+    columns: dict[str, Any] = raw.fetchnumpy()
+    return columns
+
+
+def _select(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object]) -> None:
+    words = sql.lstrip(" \n\t(").split(None, 1)
+    if not words or words[0].lower() not in READS:
+        raise ValueError("reads only: changes go through insert, update and delete, which are journaled")
+    raw.execute(sql, params if isinstance(params, Mapping) else list(params))
 
 
 _DECODERS: dict[str, Any] = {"UUID": str, "TIMESTAMP WITH TIME ZONE": lambda at: at.astimezone(UTC)}

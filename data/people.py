@@ -33,3 +33,8 @@ def set_open_project(db: Database, annotator_id: str, project_id: str) -> None:
             raise NotFound("There is no such person.")
 
     db.write(change)
+
+
+def names(db: Database) -> dict[str, str]:
+    """annotator -> name, those without one left out."""
+    return {row["annotator_id"]: row["name"] for row in db.rows("select annotator_id, name from people where name != ''")}

@@ -55,3 +55,28 @@ def _without_fenced(text: str) -> tuple[str, int]:
         elif inside == fence[0].strip():
             inside = ""
     return "\n".join(kept), blocks
+
+
+def markdown_sql(text: str) -> str:
+    """`Style.markdown` as an SQL expression over the column `text`: a million answers are counted without leaving the database.
+
+    The same patterns in RE2's words. Python's know letters and blanks of all alphabets, RE2's those of ASCII; where that makes a
+    difference (a letter like e-acute that touches `__`) the count may differ by one.
+    """
+    fenced = "(?ms)^[ \\t]{0,3}```.*?(?:^[ \\t]{0,3}```[^\\n]*\\n?|\\z)|^[ \\t]{0,3}~~~.*?(?:^[ \\t]{0,3}~~~[^\\n]*\\n?|\\z)"
+    has_fence = f"(contains({text}, '```') or contains({text}, '~~~'))"
+    prose = f"if({has_fence}, regexp_replace({text}, '{fenced}', '', 'g'), {text})"
+    bold = "\\*\\*[^*\\s][^*\\n]*\\*\\*|\\b__[^_\\s][^_\\n]*__\\b"
+
+    def n(pattern: str, where: str, inside: str = prose) -> str:
+        return f"if({where}, len(regexp_extract_all({inside}, '{pattern}')), 0)"
+
+    return " + ".join(
+        (
+            n(f"(?m){_HEADER.pattern}", f"contains({text}, '#')"),
+            n(bold, f"contains({text}, '**') or contains({text}, '__')"),
+            n(f"(?m){_LIST.pattern}", "true"),
+            n(_INLINE_CODE.pattern, f"contains({text}, '`')"),
+            n(fenced, has_fence, text),
+        )
+    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import random
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.style import Style, style_of
+from data.database import Database
+from data.style import Style, markdown_sql, style_of
 
 RICH = """# Plan
 
@@ -71,3 +76,15 @@ def test_a_megabyte_of_anything_is_counted(piece: str) -> None:
     """Hangs for ever, and not only a little longer, if a pattern backtracks over more than its line."""
     text = piece * (1_000_000 // len(piece))
     assert style_of(text).length == len(text)
+
+
+PIECES = ("# ", "## ", "- ", "1. ", "**", "__", "`", "```", "~~~", "\n", "\n", " ", "a", "b c", "_", "*", "\t", "   ")
+
+
+def test_the_database_counts_the_same(db: Database, shared_data: Path) -> None:
+    rng = random.Random(1)
+    texts = ["".join(rng.choices(PIECES, k=rng.randint(1, 40))) for _ in range(3000)] + [RICH, "text\n```\n# a\n- b"]
+    lines = (shared_data / "alpaca_eval" / "annotations").glob("*.jsonl")
+    texts += [str(value) for file in sorted(lines) for line in file.open() for value in json.loads(line).values()][:3000]
+    sql = f"select {markdown_sql('text')} as n from (select unnest($texts::varchar[]) as text)"
+    assert db.columns(sql, {"texts": texts})["n"].tolist() == [style_of(text).markdown for text in texts]

@@ -28,7 +28,7 @@ from studio.import_tab import CHANGEABLE
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("", "data", "models", "label", "train", "runs", "compare")
+PAGES = ("", "data", "models", "label", "quality", "train", "runs", "compare")
 SECRET = "sk-very-secret-key-of-the-endpoint"
 
 
