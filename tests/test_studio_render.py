@@ -137,6 +137,15 @@ def test_a_figure_stays_on_one_line_with_its_unit() -> None:
 # --- what came of a run ---
 
 
+def test_the_progress_line_says_what_goes_on_before_the_first_step_and_its_bar_waits() -> None:
+    loading = run(status="running", progress={"unit": "loading the base model", "done": 0, "total": 0, "loading": True})
+    assert (render.progress_line(loading), render.share_done(loading)) == ("loading the base model", None)
+    checking = run(status="running", progress={"unit": "checking rows", "done": 180, "total": 2000, "loading": True})
+    assert (render.progress_line(checking), render.share_done(checking)) == ("checking rows 180 of 2,000", None)
+    training = run(status="running", progress={"unit": "steps", "done": 3, "total": 12, "seconds": 6.0, "eta_s": 18.0})
+    assert (render.progress_line(training), render.share_done(training)) == ("steps 3 of 12 · 6 s · about 18 s left", 0.25)
+
+
 def test_ids_of_rows_are_for_the_log_alone() -> None:
     ids = ", ".join("0123456789abcdef" * 2 for _ in range(3))
     said = f"3 rows left out: the answer is empty ({ids} and 4 more)."
