@@ -172,7 +172,7 @@ def _password(root: str) -> Html:
     inside = form(
         f"{root}account/password",
         field("old", "Present password", "password", autocomplete="current-password"),
-        new_password_fields(),
+        new_password_fields("New password"),
         submit("Change the password", "quiet"),
         label="Change the password",
     )

@@ -185,9 +185,9 @@ class SignIn:
         return draw(request, Body("Link", body), status=404)
 
 
-def new_password_fields() -> str:
+def new_password_fields(label: str = "Password") -> str:
     info = f"At least {accounts.MIN_PASSWORD} characters."
-    return field("password", "Password", "password", info, autocomplete="new-password") + field(
+    return field("password", label, "password", info, autocomplete="new-password") + field(
         "again", "The same again", "password", autocomplete="new-password"
     )
 
