@@ -112,7 +112,7 @@ class ModelsPage:
                 )
                 with gr.Row():
                     self.save = gr.Button("Save", variant="primary", scale=0, min_width=140, elem_id="end-save")
-                    self.test = gr.Button("Test the connection", scale=0, min_width=180, elem_id="end-test")
+                    self.test = gr.Button("Test the connection", scale=0, min_width=220, elem_id="end-test")
                 self.tested = block(elem_id="end-says")
 
     def _build_edit(self) -> None:
@@ -184,7 +184,8 @@ class ModelsPage:
         yield [Html(draw_columns([model.name], [Column("", False, "")]) + outside), gr.update(visible=True)]
         with self._studio.visitors.streams.hold(viewer.owner):
             for (column,) in merge(streams(self._studio, asked), threading.Event()):
-                yield [Html(draw_columns([model.name], [column]) + outside), gr.update(visible=not column.done)]
+                # Only the end changes the button: a piece that is on its way while Stop is pressed must not bring it back.
+                yield [Html(draw_columns([model.name], [column]) + outside), gr.update(visible=False) if column.done else gr.skip()]
 
     def stopped(self) -> Any:
         return gr.update(visible=False)
