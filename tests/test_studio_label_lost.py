@@ -260,6 +260,7 @@ def test_a_tab_that_is_gone_keeps_no_item_to_itself(site: Site, page: Any) -> No
     other.wait_for_selector(READY)
     other.wait_for_timeout(LOOK)
     other.keyboard.press("2")
+    other.wait_for_selector('.al[data-state="done"]')
     saved(other)
     assert list(said(site.db, project.project_id).values()) == ["b"]
 

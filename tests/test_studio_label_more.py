@@ -184,6 +184,25 @@ def test_a_heartbeat_keeps_the_items_and_drops_what_another_completed(
     assert "extra" not in mine[held[3]].flags
 
 
+def test_a_small_share_of_the_rest_is_filled_up_before_it_is_used_up(site: Site, page: Any) -> None:
+    """Two people share eight items, so this page may hold a few at a time; it never stands without one."""
+    project = project_with(site, 8)
+    join(site.db, "other")
+    site.studio.assignment.serve("other", project.project_id, 1)
+    visit(page, site.url)
+    page.evaluate(
+        """() => {
+            window.__states = [];
+            const root = document.querySelector(".al");
+            new MutationObserver(() => window.__states.push(root.dataset.state)).observe(root, {attributeFilter: ["data-state"]});
+        }"""
+    )
+    for _ in range(6):
+        press(page, "1")
+        saved(page)
+    assert set(page.evaluate("window.__states")) <= {"ready"}
+
+
 def test_own_work_is_told_quietly(site: Site, page: Any) -> None:
     project_with(site, 4)
     visit(page, site.url)

@@ -17,6 +17,7 @@ export class VoteBar {
     this.keymap = keymap;
     this.act = act;
     this.said = el("span", { class: "al-said", "aria-live": "polite" });
+    this.mine = el("span", { class: "al-mine" });
     this.node = el("div", { class: "al-votes", role: "group", "aria-label": "Your answer" });
     this.task = "";
   }
@@ -35,7 +36,7 @@ export class VoteBar {
         kbd(this.keymap.shown(choice)),
       );
     const main = CHOICES[task].map((choice) => vote(choice, MIDDLE.has(choice.action) ? "middle" : "main"));
-    this.node.replaceChildren(...main, this.said, ...OTHERS.map((choice) => vote(choice, "other")));
+    this.node.replaceChildren(...main, this.said, this.mine, ...OTHERS.map((choice) => vote(choice, "other")));
     this.node.dataset.task = task;
   }
 
@@ -68,7 +69,7 @@ export class SecondStep {
       button({ class: "al-chip", "aria-pressed": String(isOn), onclick: () => this.press(one.key) }, one.label, kbd([one.key.toUpperCase()]));
     const degree = this.strengths.map((one) => chip(one, one.value === this.strength));
     const why = this.reasons.map((one) => chip(one, this.picked.has(one.value)));
-    const go = button({ class: "al-chip al-go-on", onclick: () => this.finish() }, this.reasons.length ? "Go on" : "Neither, go on", kbd(["Enter"]));
+    const go = button({ class: "al-chip al-go-on", onclick: () => this.finish() }, "Go on", kbd(["Enter"]));
     const back = button({ class: "al-chip al-plain-chip", onclick: () => this.cancel() }, "Back", kbd(["Esc"]));
     this.title = title;
     this.node.setAttribute("aria-label", `More about “${title}”`);

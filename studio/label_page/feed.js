@@ -7,6 +7,7 @@ import { build } from "./view.js";
 
 const WANTED = 20; // items ahead
 const LOW = 10; // fewer: ask for more
+const SHORT = 4; // fewer: ask even if the last answer held nothing new
 const BUILT_AHEAD = 3;
 const SOON_MS = 400;
 const LONGEST_WAIT_MS = 8_000;
@@ -51,6 +52,12 @@ export class Feed {
       .catch((error) => this.failed(error))
       .finally(() => (this.fetching = null));
     return this.fetching;
+  }
+
+  // Labels arrived: where several people share what is left, each may now hold others.
+  roomMade() {
+    if (this.queue.length < SHORT) this.exhausted = false;
+    this.refill();
   }
 
   async fetchItems() {
@@ -119,7 +126,7 @@ export class Feed {
       const { lost } = await post(`${this.root}api/label/heartbeat`, { ids });
       const unsent = this.outbox.standing(); // the server does not know yet that these were taken back
       this.drop(new Set(lost.filter((id) => !unsent.has(id))));
-      this.refill();
+      this.roomMade();
     } catch (error) {
       // The next one may get through; a lease that ran out costs nobody a label.
     }

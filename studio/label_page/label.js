@@ -5,12 +5,12 @@
 //   aside    the one that waits while an earlier answer is looked at again (again.js)
 
 import { Again } from "./again.js";
+import { Company } from "./company.js";
 import { Feed } from "./feed.js";
 import { Keymap, listen, nameOf } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Past } from "./past.js";
 import { Screen } from "./screen.js";
-import { parse } from "./storage.js";
 import { SHOWN } from "./strip.js";
 import { Tabs } from "./tabs.js";
 
@@ -38,7 +38,6 @@ class LabelPage {
     this.progress = null;
     this.armedAt = 0;
     this.askedAt = 0; // when the second step came up
-    this.hiddenAt = 0;
     this.hiddenMs = 0;
     this.warning = "";
     this.keymap = new Keymap();
@@ -60,21 +59,16 @@ class LabelPage {
       remapped: () => this.screen.drawKeys(this.task),
     });
     this.screen.notices.waiting();
-    this.ends = [
-      listen(this.screen.root, (key) => this.meaning(key), () => this.screen.busy, (what) => this.pressed(what)),
-      on(window, "pagehide", () => this.leave()),
-      on(window, "pageshow", (event) => event.persisted && this.comeBack()),
-      on(window, "beforeunload", (event) => this.outbox.unsent && event.preventDefault()),
-      on(window, "online", () => this.outbox.hurry().then(() => this.feed.refill(true))),
-      on(window, "storage", (event) => this.otherTab(event)),
-      on(document, "visibilitychange", () => this.visibility()),
-    ];
+    const keys = (key) => this.meaning(key);
+    this.deaf = listen(this.screen.root, keys, () => this.screen.busy, (what) => this.pressed(what));
+    this.company = new Company(this);
     this.poll = setInterval(() => !this.current && !document.hidden && this.feed.refill(true), POLL_MS);
     this.feed.refill(true);
   }
 
   close() {
-    this.ends.forEach((end) => end());
+    this.deaf();
+    this.company.close();
     clearInterval(this.poll);
     this.feed.close();
     this.tabs.close();
@@ -114,6 +108,7 @@ class LabelPage {
     if (body.space !== this.outbox.space) return;
     this.progress = body.progress;
     this.drawProgress();
+    this.feed.roomMade();
   }
 
   forget() {
@@ -227,6 +222,11 @@ class LabelPage {
     if (name === "history") this.drawHistory();
   }
 
+  newKeys() {
+    this.keymap.load();
+    if (this.screen.votes.task) this.screen.drawKeys(this.task);
+  }
+
   // --- deciding ---
 
   choose(preference) {
@@ -265,68 +265,4 @@ class LabelPage {
     this.screen.say(nameOf(item.task, said.preference));
     this.next();
   }
-
-  // --- other tabs, coming and going ---
-
-  // What another tab of this person answered is not to be answered here; what it no longer shows may be.
-  otherTab(event) {
-    if (event.key === "al-keymap") return this.newKeys();
-    if (this.tabs.heard(event.key)) return !this.current && this.feed.queue.length && this.next();
-    if (!event.key || !event.key.startsWith(`al-out:${this.outbox.who}:`)) return;
-    this.outboxChanged();
-    const said = parse(event.newValue);
-    if (said) this.saidElsewhere(said);
-  }
-
-  saidElsewhere({ impression, event, preference }) {
-    const known = this.past.find(impression);
-    if (event === "retracted") {
-      this.feed.answered.delete(impression);
-      this.past.takenBack(impression);
-      return;
-    }
-    if (known) known.preference = preference;
-    this.feed.answered.add(impression);
-    this.feed.drop(new Set([impression]));
-    if (this.aside?.item.id === impression) this.aside = null;
-    if (this.current?.item.id !== impression) return;
-    if (this.current.changing) return this.again.leave("Changed in another tab");
-    this.screen.say("Answered in another tab");
-    this.next();
-  }
-
-  newKeys() {
-    this.keymap.load();
-    if (this.screen.votes.task) this.screen.drawKeys(this.task);
-  }
-
-  visibility() {
-    if (document.hidden) {
-      this.hiddenAt = performance.now();
-      this.outbox.flush();
-      return;
-    }
-    this.hiddenMs += performance.now() - this.hiddenAt;
-    this.outbox.hurry();
-    this.feed.heartbeat();
-    if (!this.current) this.feed.refill(true);
-  }
-
-  leave() {
-    this.outbox.beacon();
-    this.feed.release();
-    this.tabs.nothing();
-  }
-
-  // From the browser's back cache: the leases were given up, so what is here may be another's by now.
-  comeBack() {
-    this.forget();
-    this.screen.notices.waiting();
-    this.feed.refill(true);
-  }
-}
-
-function on(target, name, handler) {
-  target.addEventListener(name, handler);
-  return () => target.removeEventListener(name, handler);
 }

@@ -34,7 +34,6 @@ export class Screen {
     this.count = el("span", { class: "al-count" });
     this.bar = el("span", { class: "al-bar-fill" });
     this.barBox = el("div", { class: "al-bar", role: "progressbar", "aria-label": "Labels", "aria-valuemin": "0" }, this.bar);
-    this.mine = el("span", { class: "al-mine" });
     this.tools = el("div", { class: "al-tools" });
     this.guidelines = el("details", { class: "al-guidelines", hidden: true });
     this.changing = el("div", { class: "al-changing", role: "status", hidden: true });
@@ -47,7 +46,7 @@ export class Screen {
       el(
         "div",
         { class: "al-top" },
-        el("div", { class: "al-progress" }, this.count, this.barBox, this.mine),
+        el("div", { class: "al-progress" }, this.count, this.barBox),
         this.saving.status,
         this.tools,
       ),
@@ -200,6 +199,9 @@ export class Screen {
   put(state, node) {
     this.root.dataset.state = state;
     this.root.dataset.armed = "";
+    this.second.close();
+    this.votes.node.hidden = false;
+    this.note.show("");
     this.panes?.close();
     this.panes = null;
     this.stage.replaceChildren(node);
@@ -232,7 +234,7 @@ export class Screen {
     this.bar.style.width = `${Math.min(100, (100 * done) / p.target)}%`;
     this.barBox.setAttribute("aria-valuemax", String(p.target));
     this.barBox.setAttribute("aria-valuenow", String(Math.min(done, p.target)));
-    this.mine.textContent = mine(p);
+    this.votes.mine.textContent = mine(p);
   }
 }
 
