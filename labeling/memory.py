@@ -26,12 +26,14 @@ NO_LABEL = Label()
 
 # How labels stand as of one event, whatever has been committed since: what is read in several queries must be of one moment.
 STANDING = """
-    select o.*, coalesce(x.excluded, false) as excluded from (
+    select impression_id, o.first_seq, coalesce(o.event, '') as event, coalesce(o.preference, '') as preference, o.said_at,
+           coalesce(o.extra, false) as extra, coalesce(x.excluded, false) as excluded
+    from (
         select impression_id, min(seq) as first_seq, arg_max(event, seq) as event, arg_max(preference, seq) as preference,
                arg_max(created_at, seq) as said_at, contains(arg_max(flags, seq), '"extra"') as extra
         from label_events where project_id = $project and seq <= $seq and event in ('cast', 'revised', 'retracted')
         group by impression_id
-    ) o left join (
+    ) o full join (
         select impression_id, arg_max(event, seq) = 'excluded' as excluded
         from label_events where project_id = $project and seq <= $seq and event in ('excluded', 'restored')
         group by impression_id
@@ -241,7 +243,7 @@ class ProjectMemory:
 def label_of(row: Mapping[str, Any]) -> Label:
     """A row of STANDING."""
     preference = row["preference"] if row["event"] in ("cast", "revised") else ""
-    return Label(preference, day_of(row["said_at"]), row["extra"], row["excluded"])
+    return Label(preference, day_of(row["said_at"] or ""), row["extra"], row["excluded"])
 
 
 def after(was: Label, row: Mapping[str, Any]) -> Label:
