@@ -22,6 +22,10 @@ pytestmark = pytest.mark.model
 
 FEW = {"max_steps": 3, "batch_size": 4, "lora_rank": 4, "max_length": 128}
 LN2 = math.log(2)
+SIDES = ("chosen", "rejected")
+TRLS_KEYS = {f"{what}/{side}" for what in ("rewards", "logps", "logits") for side in SIDES} | {
+    "rewards/accuracies", "rewards/margins", "entropy", "mean_token_accuracy", "num_tokens",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +33,37 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.save_model(tmp_path_factory.mktemp("base") / "tiny", hidden_size=64)
 
 
+@pytest.mark.parametrize("backend", ["studio", "trl"])
 @pytest.mark.parametrize("quantize", [True, False])
-def test_a_run_starts_at_ln_2_and_widens_the_margin(tmp_path: Path, base: Path, quantize: bool) -> None:
-    config = DpoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01, precision="fp32")
+def test_a_run_starts_at_ln_2_and_widens_the_margin(tmp_path: Path, base: Path, quantize: bool, backend: str) -> None:
+    config = DpoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01, precision="fp32", backend=backend)
     run = make_run(tmp_path / "run", base, config, [*dpo_rows(), *dpo_rows(4, "held_out")])
     result = dpo.main(run)
     assert result["first_loss"] == pytest.approx(LN2, abs=1e-4)
     metrics = [event for event in events(run, "metrics") if "loss" in event]
     assert metrics[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert metrics[-1]["rewards/margins"] > 0.01
-    assert {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "learning_rate", "epoch", "tokens_per_second"} <= set(
-        metrics[0]
-    )
+    assert TRLS_KEYS | {"learning_rate", "epoch", "tokens_per_second", "grad_norm"} <= set(metrics[0])
     assert result["metrics"]["eval_rewards/margins"] > 0.01
     assert all(w.abs().max() > 0 for name, w in adapter_weights(run).items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(("backend", "words"), [("studio", "computed once for both answers"), ("trl", "Trained by TRL.")])
+def test_the_log_says_what_computes_the_steps(tmp_path: Path, base: Path, backend: str, words: str) -> None:
+    run = make_run(tmp_path / "run", base, DpoConfig(**{**FEW, "max_steps": 1}, backend=backend), dpo_rows())
+    dpo.main(run)
+    assert any(words in event["text"] for event in events(run, "log"))
+
+
+def test_a_second_run_over_the_same_labels_computes_no_reference(tmp_path: Path, base: Path) -> None:
+    """Other beta, one label more: only the new pair is computed."""
+    first = make_run(tmp_path / "runs" / "a", base, DpoConfig(**FEW), dpo_rows(8))
+    second = make_run(tmp_path / "runs" / "b", base, DpoConfig(**FEW, beta=0.3), dpo_rows(9))
+    assert dpo.main(first)["first_loss"] == pytest.approx(LN2, abs=1e-3)
+    assert dpo.main(second)["first_loss"] == pytest.approx(LN2, abs=1e-3)
+    assert not any("Reference" in event["text"] for event in events(first, "log"))
+    assert "Reference: 16 answers known from earlier runs, 2 computed." in [event["text"] for event in events(second, "log")]
+    assert (tmp_path / "cache" / "reference").is_dir()
 
 
 def test_the_sft_part_can_be_left_out(tmp_path: Path, base: Path) -> None:
@@ -51,7 +72,7 @@ def test_the_sft_part_can_be_left_out(tmp_path: Path, base: Path) -> None:
     assert events(run, "metrics")[0]["loss"] == pytest.approx(LN2, abs=1e-3)
 
 
-@pytest.mark.parametrize("loss", ["ipo", "hinge", "robust", "apo_zero"])
+@pytest.mark.parametrize("loss", ["ipo", "hinge", "robust", "apo_zero", "sppo_hard"])
 def test_every_loss_of_the_form_trains(tmp_path: Path, base: Path, loss: str) -> None:
     config = DpoConfig(**{**FEW, "max_steps": 2}, quantize=False, loss=loss, label_smoothing=0.1 if loss == "robust" else 0.0)
     result = dpo.main(make_run(tmp_path / "run", base, config, dpo_rows()))
@@ -100,8 +121,8 @@ def test_a_loss_that_explodes_ends_in_words(tmp_path: Path, base: Path, monkeypa
 
     def spoiled(*args: object) -> object:
         trainer = real(*args)  # type: ignore[arg-type]
-        compute = trainer.compute_loss
-        trainer.compute_loss = lambda *a, **k: compute(*a, **k) * (math.nan if trainer.model.training else 1.0)
+        step = trainer.training_step
+        trainer.training_step = lambda *a, **k: step(*a, **k) * math.nan
         return trainer
 
     monkeypatch.setattr(dpo, "make_trainer", spoiled)

@@ -81,17 +81,17 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "disable_tqdm": True,
         "seed": config.seed,
         "use_cpu": not on_gpu,  # without it TRL's bf16 default raises where there is no GPU
-        "bf16": _uses_bf16(config),
+        "bf16": uses_bf16(config),
         "dataloader_pin_memory": on_gpu,
     }
 
 
-def _uses_bf16(config: TrainConfig) -> bool:
+def uses_bf16(config: TrainConfig) -> bool:
     return has_bf16() if config.precision == "auto" else config.precision == "bf16"
 
 
 def _dtype(config: TrainConfig) -> torch.dtype:
-    return torch.bfloat16 if _uses_bf16(config) else torch.float32
+    return torch.bfloat16 if uses_bf16(config) else torch.float32
 
 
 def as_dataset(rows: Sequence[Row]) -> Dataset | None:

@@ -55,6 +55,9 @@ def _knob(
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
 _DEMO_STEPS, _DEMO_EPOCHS = 30, 10.0  # of few rows: at least so many steps, in at most so many rounds
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
+_BACKEND_HELP = (
+    "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
+)
 _BETA_HELP = "The demo model wants about 1: below 0.3 it forgets what it knows. A hub model wants 0.05 to 0.3."
 
 
@@ -106,7 +109,9 @@ class DpoConfig(TrainConfig):
     beta: float = _knob(
         1.0, "Pull towards the model before the run: higher keeps it closer. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
     )
-    loss: str = _knob("sigmoid", "Form of the preference loss.", choices=("sigmoid", "ipo", "hinge", "robust", "apo_zero"))
+    loss: str = _knob(
+        "sigmoid", "Form of the preference loss.", choices=("sigmoid", "ipo", "hinge", "robust", "apo_zero", "sppo_hard")
+    )
     sft_weight: float = _knob(
         1.0,
         "Weight of an SFT loss on the chosen completions beside it; keeps them from becoming unlikely.",
@@ -114,9 +119,8 @@ class DpoConfig(TrainConfig):
         max=10,
         step=0.1,
     )
-    label_smoothing: float = _knob(
-        0.0, "Share of labels taken to be wrong (robust and sigmoid only).", min=0.0, max=0.49, step=0.01
-    )
+    label_smoothing: float = _knob(0.0, "Share of labels taken to be wrong (robust only).", min=0.0, max=0.49, step=0.01)
+    backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ and a result event {adapter, steps, seconds, first_loss, metrics, rows, held_out
 and `kto.py` are parallel on purpose: the same functions in the same order, each readable alone. The reference is the
 model before the run: the base with the adapter off or, over a parent adapter, TRL's frozen copy of it. At the start
 both agree, so the first preference loss is ln 2; anything else means a wrong reference, and the run ends with a
-sentence instead of training on noise.
+sentence instead of training on noise. On one device our own step trains (`preference_trainer`); TRL does where several
+devices are at hand, where it is asked for (`backend`), and for model families our step disagrees with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from data.errors import RunError
 from data.rundir import RunDir, run_child
 from training.config import DpoConfig, read_args
-from training.rows import NO_ADAPTER, Dropped, Rows, check_template, read_rows, usable_or_refuse
+from training.rows import NO_ADAPTER, Dropped, Rows, Say, check_template, read_rows, usable_or_refuse
 
 if TYPE_CHECKING:
     from training.adapters import Trainable
@@ -45,7 +46,7 @@ def main(run: RunDir) -> dict[str, Any]:
             log_dropped(run, dropped)
             events = RunEvents(run, config)
             say("tokenising the rows")
-            trainer = make_trainer(run, config, start, rows, events)
+            trainer = make_trainer(run, config, start, rows, events, say)
             say("comparing with the reference")
             first_loss = checked_first_loss(trainer)
     with failures_in_words(config):
@@ -54,8 +55,24 @@ def main(run: RunDir) -> dict[str, Any]:
     return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
 
 
-def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, events: RunEvents) -> Any:
-    """TRL's DPOTrainer, ready to train."""
+def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, events: RunEvents, say: Say) -> Any:
+    """Our trainer or TRL's, ready to train."""
+    from training.preference_objectives import Dpo
+    from training.preference_rows import items
+    from training.preference_trainer import Plan, studio_layout, studio_trainer
+
+    layout = studio_layout(config, start)
+    if layout is None:
+        run.event("log", text="Trained by TRL.")
+        return trl_trainer(run, config, start, rows, events)
+    objective = Dpo(config.loss, config.beta, config.sft_weight, config.label_smoothing)
+    train, held_out = (items(part, start.tokenizer, start.limit) for part in rows)
+    plan = Plan(objective, train, held_out)
+    return studio_trainer(run, config, start, rows, plan, layout, events, say)
+
+
+def trl_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, events: RunEvents) -> Any:
+    """TRL's DPOTrainer."""
     from trl import DPOConfig, DPOTrainer
 
     from training.adapters import as_dataset, common_args, hold_in_float32
@@ -96,6 +113,13 @@ def first_preference_loss(trainer: Any) -> float:
     """The preference loss of the first rows before any step, without the SFT part that may stand beside it."""
     import torch
 
+    from training.preference_objectives import Dpo
+    from training.preference_trainer import PreferenceTrainer
+
+    if isinstance(trainer, PreferenceTrainer):
+        assert isinstance(trainer.objective, Dpo)
+        first = trainer.rows[: trainer.args.per_device_train_batch_size]
+        return trainer.batch_loss(first, Dpo("sigmoid", trainer.objective.beta))
     count = min(len(trainer.train_dataset), trainer.args.per_device_train_batch_size)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(count)])
     kinds, weights = trainer.loss_types, trainer.loss_weights
