@@ -61,10 +61,15 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def browser_path() -> str | None:
+    """The system's Chromium."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A Playwright browser over the system's Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = browser_path()
     if path is None:
         pytest.skip("no Chromium on PATH: `apt-get install chromium`, then run the browser tests again")
     from playwright.sync_api import sync_playwright

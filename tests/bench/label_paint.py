@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -29,17 +28,9 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.bench.table import Row, publish
+from tests.conftest import CHROMIUM_ARGS, browser_path
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LOOK_MS = 130  # the page takes no key for a pair that nobody can have read
 WARM_UP = 10
 MEDIAN_MS, P95_MS = 20, 50  # the bars
@@ -69,24 +60,31 @@ def measure_key_to_paint(url: str, delay_ms: float, votes: int = 200) -> dict[st
 
     {votes, delay_ms, p50, p95, max, starved}, in milliseconds.
     """
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
-        page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-        page.set_default_timeout(120_000)
-        _slow_down(page, delay_ms)
-        page.goto(f"{url}/label")
-        _wait_for_next(page, "")
-        page.evaluate(WATCH)
-        for n in range(votes + WARM_UP):
-            if n == WARM_UP:
-                page.evaluate("window.__paint.waits = []; window.__paint.starved = 0")
-            here = page.get_attribute(".al", "data-armed") or ""
-            page.keyboard.press("1" if n % 2 else "2")
-            _wait_for_next(page, here)
-        page.wait_for_selector('.al-status[data-kind="saved"]')
-        seen = page.evaluate("window.__paint")
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=CHROMIUM_ARGS)
+        measured = measure_in(browser, url, delay_ms, votes)
         browser.close()
+    return measured
+
+
+def measure_in(browser: Any, url: str, delay_ms: float, votes: int) -> dict[str, float]:
+    """The same in a new tab of an open browser."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    _slow_down(page, delay_ms)
+    page.goto(f"{url}/label")
+    _wait_for_next(page, "")
+    page.evaluate(WATCH)
+    for n in range(votes + WARM_UP):
+        if n == WARM_UP:
+            page.evaluate("window.__paint.waits = []; window.__paint.starved = 0")
+        here = page.get_attribute(".al", "data-armed") or ""
+        page.keyboard.press("1" if n % 2 else "2")
+        _wait_for_next(page, here)
+    page.wait_for_selector('.al-status[data-kind="saved"]')
+    seen = page.evaluate("window.__paint")
+    context.close()
     waits = sorted(seen["waits"])
     if len(waits) + seen["starved"] < votes:
         raise RuntimeError(f"only {len(waits)} of {votes} answers were followed by a pair")
