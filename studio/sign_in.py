@@ -7,8 +7,10 @@ password and an unknown name get the same answer after the same time, and too ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +32,8 @@ ROLE_WORDS = {
     "researcher": "You are invited as a researcher",
     "admin": "You are invited as an admin",
 }
+HASHING_AT_A_TIME = 4
+T = TypeVar("T")
 log = logging.getLogger("studio.sign_in")
 
 
@@ -47,6 +51,7 @@ class SignIn:
     def __init__(self, studio: Studio, sessions: Sessions) -> None:
         self._studio, self._sessions = studio, sessions
         self.attempts = Attempts()
+        self._turns = CapacityLimiter(HASHING_AT_A_TIME)
         self.elsewhere = HfSignIn.from_environment(studio, sessions)
 
     def routes(self) -> list[BaseRoute]:
@@ -57,6 +62,10 @@ class SignIn:
             Route("/new-password/{token}", self.new_password, methods=["GET", "POST"]),
             *(self.elsewhere.routes() if self.elsewhere else []),
         ]
+
+    async def _in_turn(self, fn: Callable[..., T], *args: Any) -> T:
+        """In a thread, a few at a time: hashing is slow, and a flood of sign-ins must not take the threads that labels need."""
+        return await to_thread.run_sync(fn, *args, limiter=self._turns)
 
     # --- signing in and out ---
 
@@ -73,7 +82,7 @@ class SignIn:
         wanted = next_page(typed.get("next", ""))
         if self.elsewhere:
             return self._sign_in_page(request, wanted, "Sign in with Hugging Face here.", 403)
-        return await run_in_threadpool(self._check, request, typed, wanted)
+        return await self._in_turn(self._check, request, typed, wanted)
 
     def _check(self, request: Request, typed: Mapping[str, str], wanted: str) -> Response:
         login, address = typed.get("login", ""), request.client.host if request.client else ""
@@ -133,7 +142,7 @@ class SignIn:
                 return go(request, "account")
             if self.elsewhere:
                 raise BadInput("Sign in with Hugging Face here.")
-            account = await run_in_threadpool(self._accept, token, typed)
+            account = await self._in_turn(self._accept, token, typed)
         except StudioError as error:
             return await run_in_threadpool(self._join_page, request, invitation, str(error), 400)
         return await run_in_threadpool(self.welcome, request, account)
@@ -173,9 +182,8 @@ class SignIn:
             typed = await read_form(request)
             if typed.get("password") != typed.get("again"):
                 raise BadInput("The two passwords differ; type the same one twice.")
-            await run_in_threadpool(
-                accounts.change_password, self._studio.db, known.account.annotator_id, typed.get("password", "")
-            )
+            person, password = known.account.annotator_id, typed.get("password", "")
+            await self._in_turn(accounts.change_password, self._studio.db, person, password)
         except StudioError as error:
             return _new_password_page(request, known.account, str(error), 400)
         return await run_in_threadpool(self.welcome, request, known.account)

@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from labelling import seed_project
 
 from data import accounts, exporters, forget, invitations, labels
+from data.copies import Copier, FolderPlace
 from data.database import Database, rebuild
 from data.errors import BadInput, NotFound, WorkspaceError
 from data.pseudonyms import Pseudonyms
@@ -157,6 +158,22 @@ def test_a_list_that_cannot_be_read_is_said_in_words(told: Told, db: Database) -
 def killed_at(told: Told, step: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "tests/forget_child.py", str(told.settings.home), told.zoe.annotator_id, str(step)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_copies_of_the_journal_follow(told: Told, db: Database, tmp_path: Path) -> None:
+    """On a Space they are what outlives the machine."""
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(told.settings, db, place)
+
+    def there() -> bytes:
+        return b"".join(place.get(name) for name in place.sizes())
+
+    assert copier.copy()
+    assert b"zebra-note" in there()
+    forget.person(db, told.zoe.annotator_id)
+    assert copier.copy()
+    assert b"zebra" not in there()
+    assert b"quagga-note" in there()
 
 
 @pytest.mark.browser  # no browser: but a dozen processes, which the fast part of the tests can do without
