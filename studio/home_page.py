@@ -49,8 +49,9 @@ class HomePage:
                 self.switch = choice(label="Open project", elem_id="home-switch")
                 self.new_name = gr.Textbox("", label="New name for it", max_length=200, placeholder="Leave as it is")
                 with gr.Row():
-                    self.save_name = gr.Button("Rename", size="md", min_width=100)
-                    self.hide = gr.Button("Archive", size="md", min_width=100)
+                    self.save_name = gr.Button("Rename", size="md", scale=0, min_width=120)
+                    self.hide = gr.Button("Archive", size="md", scale=0, min_width=120)
+                block('<p class="st-sub"><a href="./project">How it is labelled</a>: guidelines, labels an item, checks.</p>')
                 block('<p class="st-sub">An archived project is hidden from this list; nothing of it is deleted.</p>')
                 with gr.Group(visible=False) as self.archived:
                     self.hidden = choice(label="Archived projects", elem_id="home-archived")
@@ -65,7 +66,8 @@ class HomePage:
                     lines=2,
                     max_length=10_000,
                 )
-                self.make = gr.Button("Make the project", variant="primary", elem_id="home-make")
+                with gr.Row():
+                    self.make = gr.Button("Make the project", variant="primary", scale=0, min_width=200, elem_id="home-make")
 
     # --- handlers ---
 

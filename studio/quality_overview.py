@@ -38,7 +38,8 @@ def overview(seen: Overview, project: Project, names: Names) -> Html:
     return Html(
         f'<div class="st-stack"><div class="st-card">{facts(_facts(seen, project))}</div>{left_out}'
         f'<div class="st-charts">{_days(seen)}{_covered(seen)}{_seconds(seen)}</div>'
-        f"{draw(_annotators(seen.annotators, names), 'annotators')}</div>"
+        f"{draw(_annotators(seen.annotators, names), 'annotators')}"
+        '<p class="st-sub"><a href="./project">How this project is labelled</a>: guidelines, labels an item, checks.</p></div>'
     )
 
 

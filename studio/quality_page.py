@@ -16,10 +16,13 @@ from data.records import Project
 from labeling.label_report import Reports
 from studio import quality_agreement, quality_bias, quality_overview
 from studio.context import Studio
+from studio.flagged_tab import FlaggedTab
 from studio.frame import PRIVATE, Top, block, guarded, heading, query
+from studio.item_tab import ItemTab
+from studio.item_work import Disagreements, GoldItems
 from studio.render import Html, empty
 
-TABS = {"overview": "Overview", "agreement": "Agreement", "bias": "Bias"}
+REPORTS = {"overview": "Overview", "agreement": "Agreement", "bias": "Bias"}
 
 
 class QualityPage:
@@ -28,17 +31,34 @@ class QualityPage:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._reports = Reports(studio.db)
+        self.flagged = FlaggedTab(studio)
+        self.disagreements = ItemTab(studio, Disagreements(studio))
+        self.gold = ItemTab(studio, GoldItems(studio))
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
         heading("Quality", "How far the labels can be trusted: who labelled what, how people agree, and what sways them.")
-        shown: list[Any] = []
+        self._outputs: dict[str, list[Any]] = {}
         with gr.Tabs(selected="overview") as tabs:
-            for name, title in TABS.items():
+            for name, title in REPORTS.items():
                 with gr.Tab(title, id=name) as tab:
-                    shown.append(block(elem_id=f"quality-{name}"))
-                tab.select(guarded(getattr(self, name)), None, shown[-1], show_progress="hidden", **PRIVATE)
-        demo.load(guarded(self.load), outputs=[self.top.html, tabs, *shown], show_progress="hidden", **PRIVATE)
+                    self._outputs[name] = [block(elem_id=f"quality-{name}")]
+                self._fill(tab, name)
+            for name, title, lists in (
+                ("flagged", "Flagged", self.flagged),
+                ("disagreements", "Disagreements", self.disagreements),
+                ("gold", "Gold", self.gold),
+            ):
+                with gr.Tab(title, id=name) as tab:
+                    lists.build()
+                self._outputs[name] = lists.loaded
+                self._fill(tab, name)
+        every = [component for outputs in self._outputs.values() for component in outputs]
+        demo.load(guarded(self.load), outputs=[self.top.html, tabs, *every], show_progress="hidden", **PRIVATE)
+
+    def _fill(self, tab: gr.Tab, name: str) -> None:
+        """A tab is filled when it is opened."""
+        tab.select(guarded(getattr(self, f"open_{name}")), None, self._outputs[name], show_progress="hidden", **PRIVATE)
 
     # --- handlers ---
 
@@ -46,23 +66,40 @@ class QualityPage:
         viewer = self._studio.require(request, "researcher")
         project = self._studio.project(viewer)
         wanted = query(request, "tab")
-        tab = wanted if wanted in TABS else "overview"
-        found = [self._draw(name, project) if name == tab else gr.skip() for name in TABS]
+        tab = wanted if wanted in self._outputs else "overview"
+        found = [
+            value
+            for name, outputs in self._outputs.items()
+            for value in (self._show(name, project) if name == tab else [gr.skip()] * len(outputs))
+        ]
         return [self.top.show(viewer, project), gr.Tabs(selected=tab), *found]
 
-    def overview(self, request: gr.Request) -> Html:
-        return self._draw("overview", self._project(request))
+    def open_overview(self, request: gr.Request) -> list[Any]:
+        return self._show("overview", self._project(request))
 
-    def agreement(self, request: gr.Request) -> Html:
-        return self._draw("agreement", self._project(request))
+    def open_agreement(self, request: gr.Request) -> list[Any]:
+        return self._show("agreement", self._project(request))
 
-    def bias(self, request: gr.Request) -> Html:
-        return self._draw("bias", self._project(request))
+    def open_bias(self, request: gr.Request) -> list[Any]:
+        return self._show("bias", self._project(request))
+
+    def open_flagged(self, request: gr.Request) -> list[Any]:
+        return self._show("flagged", self._project(request))
+
+    def open_disagreements(self, request: gr.Request) -> list[Any]:
+        return self._show("disagreements", self._project(request))
+
+    def open_gold(self, request: gr.Request) -> list[Any]:
+        return self._show("gold", self._project(request))
 
     # --- what is shown ---
 
     def _project(self, request: gr.Request) -> Project:
         return self._studio.project(self._studio.require(request, "researcher"))
+
+    def _show(self, tab: str, project: Project) -> list[Any]:
+        lists: dict[str, FlaggedTab | ItemTab] = {"flagged": self.flagged, "disagreements": self.disagreements, "gold": self.gold}
+        return lists[tab].load(project) if tab in lists else [self._draw(tab, project)]
 
     def _draw(self, tab: str, project: Project) -> Html:
         names = self._names(project)

@@ -25,6 +25,7 @@ from studio.label_page.page import LabelPage
 from studio.models_page import ModelsPage
 from studio.people_page import PeoplePage
 from studio.plain import page as plain
+from studio.project_page import ProjectPage
 from studio.quality_page import QualityPage
 from studio.runs_page import RunsPage
 from studio.security import SecurityMiddleware
@@ -44,6 +45,7 @@ def build_ui(studio: Studio) -> gr.Blocks:
         ModelsPage(studio),
         LabelPage(studio),
         QualityPage(studio),
+        ProjectPage(studio),
         TrainPage(studio),
         RunsPage(studio),
         ComparePage(studio),

@@ -17,15 +17,15 @@ from conftest import SCREENSHOTS, free_port
 from labelling import MODEL_NAME, seed_project
 from quality_seed import seed_labelled
 
-from data import people
+from data import adjudications, gold, people, projects
 from data.database import Database
-from data.records import Project
+from data.records import Project, ProjectSettings
 from data.settings import Settings
 from studio.context import Studio, open_studio
 
 pytestmark = pytest.mark.browser
 
-TABS = ("overview", "agreement", "bias")
+TABS = ("overview", "agreement", "bias", "flagged", "disagreements", "gold")
 
 
 class App(NamedTuple):
@@ -63,7 +63,7 @@ def opened(app: App) -> None:
 def visit(page: Any, app: App, tab: str, theme: str = "light") -> None:
     page.goto(f"{app.url}/quality?tab={tab}&__theme={theme}")
     page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
-    page.locator(f"#quality-{tab} :is(.st-stack, .st-empty)").first.wait_for()
+    page.locator(f"#quality-{tab} :is(.st-stack, .st-empty, .st-table)").first.wait_for()
 
 
 def sheet(page: Any, title: str) -> list[list[str]]:
@@ -128,7 +128,7 @@ def test_the_one_who_takes_the_left_is_named(app: App, page: Any) -> None:
 def test_a_tab_is_filled_when_it_is_opened(app: App, page: Any) -> None:
     visit(page, app, "overview")
     assert page.locator("#quality-agreement .st-stack").count() == 0
-    page.get_by_role("tab", name="Agreement").click()
+    page.get_by_role("tab", name="Agreement", exact=True).click()
     page.locator("#quality-agreement .st-headline").wait_for()
 
 
@@ -140,3 +140,167 @@ def test_nothing_to_measure_is_said_with_what_to_do(app: App, page: Any) -> None
     assert page.locator("#quality-overview a").get_attribute("href").endswith("label")
     visit(page, app, "agreement")
     assert "Agreement needs labels" in page.locator("#quality-agreement").inner_text()
+
+
+# --- lists to decide about ---
+
+
+def press(page: Any, name: str) -> None:
+    page.get_by_role("button", name=name).locator("visible=true").first.click()
+
+
+def test_a_label_is_left_out_with_a_reason_and_let_in_again(app: App, page: Any) -> None:
+    project = own(app)
+    visit(page, app, "flagged")
+    page.locator("#quality-flagged [data-pick]").first.click()
+    page.locator("#quality-flagged .st-answers").wait_for()
+    assert MODEL_NAME not in page.content()
+    press(page, "Leave the opened one out")
+    page.get_by_text("Write the reason first").wait_for()
+    assert left_out(app, project) == {}
+    page.locator("#flagged-reason input, #flagged-reason textarea").fill("clicked through")
+    press(page, "Leave the opened one out")
+    page.get_by_text("1 label left out.").wait_for()
+    [(event, actor, note)] = left_out(app, project).values()
+    assert (event, actor, note) == ("excluded", "local", "clicked through")
+    page.locator("#flagged-state").get_by_text("Left out").click()
+    page.get_by_role("button", name="Let all 1 count again").wait_for()
+    page.locator("#flagged-reason input, #flagged-reason textarea").fill("was right after all")
+    press(page, "Let all 1 count again")
+    page.get_by_text("1 label let in again.").wait_for()
+    assert [e for e, _, _ in left_out(app, project).values()] == ["restored"]
+
+
+def test_what_is_left_out_in_bulk_is_what_the_filter_shows(app: App, page: Any) -> None:
+    project = own(app)
+    sql = "select impression_id from current_labels where project_id = ? and annotator_id = 'lefty' and contains(flags, 'too_fast')"
+    theirs = {row["impression_id"] for row in app.db.rows(sql, [project.project_id])}
+    assert theirs
+    visit(page, app, "flagged")
+    choose(page, "#flagged-flag", "too fast")
+    choose(page, "#flagged-who", "Lefty")
+    page.get_by_role("button", name=f"Leave all {len(theirs)} out").wait_for()
+    page.locator("#flagged-reason input, #flagged-reason textarea").fill("always left")
+    press(page, f"Leave all {len(theirs)} out")
+    page.get_by_text("left out.").first.wait_for()
+    assert set(left_out(app, project)) == theirs
+
+
+def test_a_disagreement_is_decided_and_taken_back(app: App, page: Any) -> None:
+    project = own(app)
+    visit(page, app, "disagreements")
+    first = page.locator("#quality-disagreements [data-pick]").first
+    item = first.get_attribute("data-pick")
+    first.click()
+    votes = page.locator("#quality-disagreements .st-open + .st-sub")
+    votes.wait_for()
+    assert re.search(r"annotator-[0-9a-f]{10}: ", votes.inner_text())
+    assert "Ada" not in votes.inner_text()
+    page.locator("#disagreements-outcome").get_by_text("Answer 2").click()
+    press(page, "Decide")
+    page.get_by_text("A decision needs a reason and a name.").wait_for()
+    page.locator("#disagreements-reason textarea, #disagreements-reason input").fill("answer 1 is wrong")
+    press(page, "Decide")
+    page.get_by_text("Decided: answer 2.").wait_for()
+    [decided] = adjudications.current(app.db, project.project_id)
+    assert (decided.item_id, decided.outcome, decided.reason, decided.actor) == (item, "second", "answer 1 is wrong", "local")
+    page.locator("#disagreements-view").get_by_text("Decided").click()
+    page.locator(f'#quality-disagreements [data-pick="{item}"]').click()
+    page.locator("#disagreements-reason textarea, #disagreements-reason input").fill("a slip")
+    press(page, "Take it back")
+    page.get_by_text("The decision is taken back").wait_for()
+    assert adjudications.current(app.db, project.project_id) == []
+
+
+def test_unanimous_items_become_gold_and_can_be_withdrawn(app: App, page: Any) -> None:
+    project = own(app)
+    before = {g.item_id for g in gold.current(app.db, project.project_id)}
+    visit(page, app, "gold")
+    first = page.locator("#quality-gold [data-pick]").first
+    item = first.get_attribute("data-pick")
+    suggested = {s.item_id: s.outcome for s in gold.suggest(app.db, project.project_id)}
+    first.click()
+    page.locator("#quality-gold .st-answers").wait_for()
+    page.locator("#gold-outcome").get_by_text("Answer 1" if suggested[item] == "first" else "Answer 2").click()
+    press(page, "Make it gold")
+    page.get_by_text("It is gold").wait_for()
+    [new] = [g for g in gold.current(app.db, project.project_id) if g.item_id not in before]
+    assert (new.item_id, new.outcome, new.source, new.actor) == (item, suggested[item], "unanimous", "local")
+    page.locator("#gold-view").get_by_text("Gold now").click()
+    page.locator(f'#quality-gold [data-pick="{item}"]').click()
+    press(page, "Withdraw")
+    page.get_by_text("It is gold no more").wait_for()
+    assert {g.item_id for g in gold.current(app.db, project.project_id)} == before
+
+
+def own(app: App) -> Project:
+    """A project of the test's own, labelled by the same four."""
+    project = seed_labelled(app.db, 16)
+    app.open(project)
+    return project
+
+
+def left_out(app: App, project: Project) -> dict[str, tuple[str, str, str]]:
+    """The newest decision about each label that had one."""
+    sql = """select impression_id, arg_max(event, seq) as e, arg_max(actor, seq) as actor, arg_max(note, seq) as note
+             from label_events where project_id = ? and event in ('excluded', 'restored') group by impression_id"""
+    return {r["impression_id"]: (r["e"], r["actor"], r["note"]) for r in app.db.rows(sql, [project.project_id])}
+
+
+def choose(page: Any, dropdown: str, option: str) -> None:
+    page.locator(f"{dropdown} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+# --- how the project is labelled ---
+
+
+def visit_project(page: Any, app: App, theme: str = "light") -> None:
+    page.goto(f"{app.url}/project?__theme={theme}")
+    page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
+
+
+def test_what_is_saved_is_how_the_project_is_labelled(app: App, page: Any) -> None:
+    project = own(app)
+    visit_project(page, app)
+    page.locator("#project-guidelines textarea").fill("Choose the **right** one.\n\n<img src=x onerror=alert(1)>")
+    page.locator("#project-preview strong").wait_for()
+    assert page.locator("#project-preview img").count() == 0
+    page.locator("#project-strength input").check()
+    page.locator("#project-reasons textarea").fill("more correct\n\n shorter ")
+    page.locator("#project-overlap input[type=number]").fill("2")
+    page.locator("#project-adaptive input").check()
+    page.locator("#project-max_overlap input[type=number]").fill("6")
+    page.locator("#project-gold_rate input[type=number]").fill("10")
+    page.get_by_text("Close calls first").click()
+    page.locator("#project-leak_phrases textarea").fill("our model Orion")
+    page.locator("#project-save").click()
+    page.get_by_text("Saved. It counts from now on.").wait_for()
+    stored = projects.get(app.db, project.project_id)
+    assert stored.guidelines.startswith("Choose the **right** one.")
+    expected = ProjectSettings(
+        strength=True, reasons=("more correct", "shorter"), overlap=2, adaptive=True, max_overlap=6, gold_rate=0.1,
+        policy="close_call", leak_phrases=("our model Orion",),
+    )  # fmt: skip
+    assert stored.settings == expected
+    visit_project(page, app)
+    page.wait_for_function("document.querySelector('#project-gold_rate input[type=number]').value === '10'")
+    assert page.locator("#project-reasons textarea").input_value() == "more correct\nshorter"
+
+
+def test_a_setting_that_cannot_be_is_refused_in_words(app: App, page: Any) -> None:
+    project = own(app)
+    visit_project(page, app)
+    page.locator("#project-leak_phrases textarea").fill("/(a+)+b/")
+    page.locator("#project-save").click()
+    page.get_by_text("cannot be used as a regular expression").wait_for()
+    assert projects.get(app.db, project.project_id).settings == project.settings
+
+
+def test_the_project_page_looks_right(app: App, page: Any) -> None:
+    for theme, width in (("light", 1280), ("dark", 1280), ("light", 390)):
+        page.set_viewport_size({"width": width, "height": 800})
+        visit_project(page, app, theme)
+        page.wait_for_timeout(400)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=SCREENSHOTS / f"project-{theme}-{width}.png", full_page=True)
