@@ -81,7 +81,8 @@ class LabelPage {
   greet(body) {
     if (this.outbox.who && this.outbox.who !== body.who) {
       this.warning =
-        "You are somebody else to the server now: another person has signed in, or your browser keeps no cookie here and your labels have no owner (then open the page in a tab of its own).";
+        "The server takes you for somebody else now. What was answered before and is not saved yet stays in this browser for its owner. " +
+        "If nobody else has signed in, your browser keeps no cookie here: open the page in a tab of its own.";
     }
     if (this.outbox.space && this.outbox.space !== body.space) this.forget(); // another project was opened elsewhere, or another person
     this.outbox.open(body.who, body.space);

@@ -29,13 +29,9 @@ export class Notices {
 
   empty(task) {
     const what = task === "pairwise" ? "pair of different answers" : "answer";
-    this.note(
-      "empty",
-      "Nothing to label yet",
-      `There is no ${what} in this project. Let a model answer its prompts, or import answers: they appear here by themselves.`,
-      this.link("data?tab=generate", "Generate answers"),
-      this.link("data?tab=import", "Import", true),
-    );
+    const how = this.leadsTo("data") ? "Let a model answer its prompts, or import answers: they appear here by themselves." : "New ones appear here by themselves.";
+    const ways = [this.way("data?tab=generate", "Generate answers"), this.way("data?tab=import", "Import", true)];
+    this.note("empty", "Nothing to label yet", `There is no ${what} in this project. ${how}`, ...ways.filter(Boolean));
   }
 
   elsewhere() {
@@ -45,14 +41,18 @@ export class Notices {
   done(progress) {
     const some = progress && progress.complete < progress.total;
     const rest = some ? "What is left was skipped by you or is on another person’s screen." : "Every item has its label.";
-    this.note(
-      "done",
-      "All done",
-      `${rest} New ones appear here by themselves.`,
-      this.link("train", "Train on these labels"),
-      this.link("data?tab=generate", "Generate more", true),
-      button({ class: "al-link al-second-link", onclick: () => this.act("undo") }, "Undo the last one"),
-    );
+    const undo = button({ class: "al-link al-second-link", onclick: () => this.act("undo") }, "Undo the last one");
+    const ways = [this.way("train", "Train on these labels"), this.way("data?tab=generate", "Generate more", true), undo];
+    this.note("done", "All done", `${rest} New ones appear here by themselves.`, ...ways.filter(Boolean));
+  }
+
+  // An annotator's page leads to no other page of the studio, and so offers none.
+  leadsTo(path) {
+    return Boolean(document.querySelector(`.st-nav a[href$="/${path.split("?")[0]}"]`));
+  }
+
+  way(path, text, second) {
+    return this.leadsTo(path) ? this.link(path, text, second) : null;
   }
 
   link(path, text, second = false) {

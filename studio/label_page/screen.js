@@ -230,7 +230,7 @@ export class Screen {
     this.barBox.hidden = !known;
     if (!known) return this.count.replaceChildren();
     this.count.replaceChildren(el("strong", {}, String(done)), ` of ${p.target} `, el("span", { class: "al-for" }, p.meaning));
-    if (done >= p.first_run) this.count.append(" ", el("a", { href: `${this.home}train`, class: "al-go" }, "Train now"));
+    if (done >= p.first_run && this.notices.leadsTo("train")) this.count.append(" ", el("a", { href: `${this.home}train`, class: "al-go" }, "Train now"));
     this.bar.style.width = `${Math.min(100, (100 * done) / p.target)}%`;
     this.barBox.setAttribute("aria-valuemax", String(p.target));
     this.barBox.setAttribute("aria-valuenow", String(Math.min(done, p.target)));
