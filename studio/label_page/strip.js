@@ -27,9 +27,18 @@ export class Strip {
     this.cards = kept;
     const nodes = [...kept.values()].map(({ node }) => node);
     if (!nodes.length) nodes.push(el("p", { class: "al-strip-none" }, "Your last 20 answers are kept here, to look at again or to change."));
-    if (nodes.some((node, i) => this.row.children[i] !== node) || this.row.children.length !== nodes.length) this.row.replaceChildren(...nodes);
+    this.put(nodes);
     for (const [entry, { node }] of kept) node.firstElementChild.toggleAttribute("data-here", entry === current);
     this.row.setAttribute("role", kept.size ? "list" : "presentation");
+  }
+
+  // After an answer there is one new card, and one too many at the end.
+  put(nodes) {
+    const there = [...this.row.children];
+    if (nodes.length === there.length && nodes.every((node, i) => node === there[i])) return;
+    if (!nodes.slice(1).every((node, i) => node === there[i])) return this.row.replaceChildren(...nodes);
+    this.row.prepend(nodes[0]);
+    while (this.row.children.length > nodes.length) this.row.lastChild.remove();
   }
 
   card(entry) {
