@@ -36,7 +36,7 @@ body {{ margin: 0; min-height: 100dvh; display: grid; place-items: center; color
 main {{ max-width: 34rem; padding: 2rem 1.5rem }}
 h1 {{ font-size: 1.5rem; line-height: 1.25; margin: 0 0 .5rem }}
 p {{ color: light-dark(#5b6270, #a4a9b5); margin: 0 0 1.5rem; overflow-wrap: anywhere }}
-a {{ color: light-dark(#2f5bd8, #8fb0ff); font-weight: 600 }}
+a {{ color: light-dark(#0f766e, #5eead4); font-weight: 600 }}
 </style></head><body><main><h1>{title}</h1><p>{says}</p><a href="{home}">Go to Home</a></main></body></html>
 """
 

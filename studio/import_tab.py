@@ -77,8 +77,9 @@ class ImportTab:
                     self.there = choice(label="Or a file in the import folder", elem_id="import-there")
                     with gr.Row():
                         self.look = gr.Button("Look at it", size="md", scale=0, min_width=130, elem_id="import-look")
-                where = esc(self._studio.settings.import_dir)
-                block(f'<p class="st-sub st-path">Larger files: copy them to {where} and reload this page.</p>', visible=local)
+                if local:  # what is hidden is sent to the browser all the same
+                    where = esc(self._studio.settings.import_dir)
+                    block(f'<p class="st-sub st-path">Larger files: copy them to {where} and reload this page.</p>')
             with gr.Column(elem_classes="st-panel", min_width=300):
                 block('<h2 class="st-h2">Type them in</h2>')
                 self.typed = gr.Textbox(
