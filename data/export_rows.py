@@ -14,15 +14,18 @@ from data.database import Database
 from data.majority import Item, Vote, decide, good_or_bad
 from data.records import content_id
 
-DROPPED = {
-    "skip": "labels that were skipped",
-    "tie": "pairs called a tie",
-    "both_bad": "pairs of which both answers were bad",
-    "split_vote": "items without a majority",
-    "conflict": "answers that won as often as they lost",
-    "empty_text": "rows with an empty answer",
-    "bad": "bad answers, which are nothing to imitate",
-    "many_turns": "rows whose prompt has several turns or a system message (export them as messages)",
+DROPPED = {  # of one, of several
+    "skip": ("label that was skipped", "labels that were skipped"),
+    "tie": ("pair called a tie", "pairs called a tie"),
+    "both_bad": ("pair of which both answers were bad", "pairs of which both answers were bad"),
+    "split_vote": ("item without a majority", "items without a majority"),
+    "conflict": ("answer that won as often as it lost", "answers that won as often as they lost"),
+    "empty_text": ("row with an empty answer", "rows with an empty answer"),
+    "bad": ("bad answer, which is nothing to imitate", "bad answers, which are nothing to imitate"),
+    "many_turns": (
+        "row whose prompt has several turns or a system message (export it as messages)",
+        "rows whose prompt has several turns or a system message (export them as messages)",
+    ),
 }
 
 

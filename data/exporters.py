@@ -33,6 +33,7 @@ from data.pseudonyms import Pseudonyms
 from data.records import Completion, Prompt
 from data.rundir import sha256_of
 from data.settings import Settings
+from data.words import count
 
 __all__ = ["DROPPED", "ExportResult", "Format", "Layout", "export"]
 
@@ -86,7 +87,7 @@ def export(
 
 
 def _why(dropped: Counter[str]) -> str:
-    most = [f"{n:,} {DROPPED[reason]}" for reason, n in dropped.most_common(2) if n]
+    most = [count(n, *DROPPED[reason]) for reason, n in dropped.most_common(2) if n]
     return f": {' and '.join(most)}" if most else " yet; import or label something first"
 
 

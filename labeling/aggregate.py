@@ -17,16 +17,22 @@ from typing import Literal, NamedTuple
 from data.majority import Item, Vote, decide, good_or_bad
 
 Reason = Literal["skip", "tie", "both_bad", "split_vote", "conflict", "same_text", "empty_text", "one_sided", "bad"]
-REASONS: dict[Reason, str] = {
-    "skip": "labels that were skipped",
-    "tie": "pairs called a tie",
-    "both_bad": "pairs of which both were bad",
-    "split_vote": "items on which the annotators disagree without a majority",
-    "conflict": "answers that won as often as they lost",
-    "same_text": "pairs whose two answers are the same text",
-    "empty_text": "rows with an empty answer",
-    "one_sided": "answers to prompts that have only good or only bad ones",
-    "bad": "bad answers, which are nothing to imitate",
+REASONS: dict[Reason, tuple[str, str]] = {  # of one, of several
+    "skip": ("label that was skipped", "labels that were skipped"),
+    "tie": ("pair called a tie", "pairs called a tie"),
+    "both_bad": ("pair of which both were bad", "pairs of which both were bad"),
+    "split_vote": (
+        "item on which the annotators disagree without a majority",
+        "items on which the annotators disagree without a majority",
+    ),
+    "conflict": ("answer that won as often as it lost", "answers that won as often as they lost"),
+    "same_text": ("pair whose two answers are the same text", "pairs whose two answers are the same text"),
+    "empty_text": ("row with an empty answer", "rows with an empty answer"),
+    "one_sided": (
+        "answer to a prompt that has only good or only bad ones",
+        "answers to prompts that have only good or only bad ones",
+    ),
+    "bad": ("bad answer, which is nothing to imitate", "bad answers, which are nothing to imitate"),
 }
 
 

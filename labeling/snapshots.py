@@ -29,6 +29,7 @@ from data.majority import Vote
 from data.records import Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
 from data.rundir import sha256_of
 from data.settings import Settings
+from data.words import count
 from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, preference_rows, sft_rows, single_rows, tally
 
 MIN_TRAIN_ROWS = 4
@@ -116,7 +117,7 @@ def file_of(settings: Settings, snapshot: Snapshot) -> Path:
 
 def in_words(manifest: dict[str, Any]) -> list[str]:
     """What fell out, a sentence part each: "3 pairs called a tie"."""
-    return [f"{n} {REASONS[reason]}" for reason, n in manifest["dropped"].items() if n and reason in REASONS]
+    return [count(n, *REASONS[reason]) for reason, n in manifest["dropped"].items() if n and reason in REASONS]
 
 
 # --- what there is --------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def _more(train: int, total: int, wanted: int) -> int:
 
 
 def _most(result: Tally) -> str:
-    return ", ".join(f"{n} {REASONS[reason]}" for reason, n in result.dropped.most_common(2) if n)
+    return ", ".join(count(n, *REASONS[reason]) for reason, n in result.dropped.most_common(2) if n)
 
 
 # --- what is written ------------------------------------------------------------------------------------------------

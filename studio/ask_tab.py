@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from data import completions, impressions, prompts
-from data.checkers import demo_world
+from data.engine import Message
 from data.errors import BadInput
 from data.records import Impression, Model, Preference, Project, content_id
 from labeling import preferences
-from studio.choices import before_after, is_demo, options, writers
+from studio.choices import before_after, options, outside_world, writers
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, guarded
 from studio.render import Answer, Html, answers, empty, esc, note
@@ -25,11 +25,12 @@ from studio.side_by_side import Asked, Column, Memory, ask, merge, streams
 MAX_MODELS = 4
 MAX_PROMPT = 20_000
 VOTES: list[tuple[str, Preference]] = [
-    ("1 is better", "a"),
-    ("2 is better", "b"),
+    ("Answer 1 is better", "a"),
+    ("Answer 2 is better", "b"),
     ("Equally good", "tie"),
     ("Both bad", "both_bad"),
 ]
+SAME = "Both wrote the same, so there is nothing to prefer."
 
 
 class Sampling(NamedTuple):
@@ -57,23 +58,29 @@ class AskTab:
                 self.system = gr.Textbox("", label="System message", max_length=MAX_PROMPT, info="Leave empty for none.")
         self.says = block(elem_id="ask-says")
         self.answers = block(elem_id="ask-answers")
-        with gr.Row(visible=False, elem_id="ask-votes") as self.votes:
+        with gr.Row(visible=False, elem_id="ask-votes") as self.votes:  # each of the first two under its answer
             self.buttons = [gr.Button(text, size="md", min_width=110) for text, _ in VOTES]
-            self.reveal = gr.Button("Show which is which", size="md", min_width=160, elem_id="ask-reveal")
         self.voted = block(elem_id="ask-voted")
+        with gr.Row(elem_classes="st-maybe"):
+            self.reveal = gr.Button("Show which is which", size="md", scale=0, min_width=200, visible=False, elem_id="ask-reveal")
         self.token = gr.Textbox("", visible=False)
         self.shown = [self.models, self.prompt, self.answers]
         self._wire()
 
     def _wire(self) -> None:
         inputs = [self.models, self.prompt, self.system, self.temperature, self.tokens, self.blind]
-        outputs = [self.answers, self.says, self.token, self.votes, self.voted, self.halt]
+        outputs = [self.answers, self.says, self.token, self.votes, self.voted, self.reveal, self.halt]
         streaming: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", **PRIVATE}
         asked = gr.on([self.go.click, self.prompt.submit], guarded(self.ask), inputs, outputs, **streaming)
         self.halt.click(
-            guarded(self.stopped), self.token, [self.votes, self.halt], cancels=[asked], show_progress="hidden", **PRIVATE
+            guarded(self.stopped),
+            self.token,
+            [self.votes, self.reveal, self.halt],
+            cancels=[asked],
+            show_progress="hidden",
+            **PRIVATE,
         )
-        after = [self.answers, self.votes, self.voted]
+        after = [self.answers, self.votes, self.voted, self.reveal]
         self.reveal.click(guarded(self.show_names), self.token, after, show_progress="hidden", **PRIVATE)
         for number, button in enumerate(self.buttons):
             button.click(guarded(_VOTES[number].__get__(self)), self.token, after, show_progress="hidden", **PRIVATE)
@@ -115,23 +122,34 @@ class AskTab:
         token = self._memory.add(asked)
         hide, stop = gr.update(visible=False), threading.Event()
         names = _names(asked, hidden=blind)
-        warning = _outside(chosen, prompt)
-        yield [draw_columns(names, [Column("", False, "")] * len(chosen)), warning, token, hide, "", gr.update(visible=True)]
+        one = prompts.new(project.project_id, [Message("user", prompt.strip())])
+        warning = outside_world(chosen, [one], "it will babble", viewer.is_visitor)
+        waiting = draw_columns(names, [Column("", False, "")] * len(chosen))
+        yield [waiting, warning, token, hide, "", hide, gr.update(visible=True)]
         columns: list[Column] = []
         with self._studio.visitors.streams.hold(viewer.owner):
             for columns in merge(streams(self._studio, asked), stop):
                 self._memory.answer(token, [c.text for c in columns])
-                yield [draw_columns(names, columns), gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-        can_vote = gr.update(visible=all(c.text.strip() and not c.error for c in columns))
-        yield [draw_columns(names, columns), gr.skip(), gr.skip(), can_vote, gr.skip(), hide]
+                yield [draw_columns(names, columns), *[gr.skip()] * 6]
+        can_vote, said = _votable(columns)
+        yield [
+            draw_columns(names, columns),
+            gr.skip(),
+            gr.skip(),
+            gr.update(visible=can_vote),
+            said,
+            gr.update(visible=blind),
+            hide,
+        ]
 
     def stopped(self, token: str, request: gr.Request) -> list[Any]:
-        return [gr.update(visible=False), gr.update(visible=False)]
+        return [gr.update(visible=False)] * 3
 
     def show_names(self, token: str, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
         asked = self._memory.get(token, viewer.owner, self._studio.project(viewer).project_id)
-        return [_revealed(asked), gr.update(visible=False), gr.skip()]
+        hide = gr.update(visible=False)
+        return [_revealed(asked), hide, gr.skip(), hide]
 
     def vote_a(self, token: str, request: gr.Request) -> list[Any]:
         return self._vote(token, "a", request)
@@ -152,10 +170,11 @@ class AskTab:
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
         asked = self._memory.get(token, viewer.owner, project.project_id)
+        hide = gr.update(visible=False)
         if len(asked.texts) != 2:
             raise BadInput("A vote needs exactly two answers; choose two models.")
         if len({text.strip() for text in asked.texts}) == 1:
-            return [_revealed(asked), gr.update(visible=False), note("Both wrote the same, so there is nothing to prefer.")]
+            return [_revealed(asked), hide, note(SAME), hide]
         with self._voting:
             if not self._memory.get(token, viewer.owner, project.project_id).voted:
                 self._studio.visitors.check_room(project, 1, 2, sum(map(len, (asked.prompt, *asked.texts))))
@@ -163,7 +182,8 @@ class AskTab:
                 impression = self._store(viewer, project, asked)
                 preferences.cast(self._studio.db, viewer.annotator_id, impression, preference)
                 self._memory.voted(token)  # and not before: a vote that could not be stored can be given again
-        return [_revealed(asked), gr.update(visible=False), note("Stored as one more label of this project.", "good")]
+        said = next(text for text, vote in VOTES if vote == preference)
+        return [_revealed(asked), hide, note(f"You said: {said}. Stored as one more label of this project.", "good"), hide]
 
     def _store(self, viewer: Viewer, project: Project, asked: Asked) -> str:
         """Prompt, both answers, their pair and the showing of it; the impression's id."""
@@ -234,6 +254,14 @@ def draw_columns(names: Sequence[str], columns: Sequence[Column]) -> Html:
     return Html(f'<div class="st-answers" aria-busy="true">{cards}</div>')
 
 
+def _votable(columns: Sequence[Column]) -> tuple[bool, Html]:
+    """Whether there is something to prefer, and what to say when two wrote the same."""
+    texts = [c.text.strip() for c in columns]
+    whole = len(texts) == 2 and all(texts) and not any(c.error for c in columns)
+    same = whole and len(set(texts)) == 1
+    return whole and not same, note(SAME) if same else Html("")
+
+
 def _doing(column: Column) -> str:
     """The first answer waits until the model is in memory, which takes a few seconds."""
     return "" if column.done else "writing" if column.text else "loading the model"
@@ -241,13 +269,3 @@ def _doing(column: Column) -> str:
 
 def _revealed(asked: Asked) -> Html:
     return answers([Answer(f"{n}: {m.name}", text) for n, (m, text) in enumerate(zip(asked.chosen, asked.texts, strict=False), 1)])
-
-
-def _outside(chosen: Sequence[Model], prompt: str) -> Html:
-    if any(is_demo(m) for m in chosen) and not demo_world.covers(prompt.strip()):
-        return note(
-            "The demo model knows sums, capitals, sorting, spelling and polite replies, nothing else: "
-            "to this prompt it will babble. Add a real model on the Models page for prompts like this.",
-            "warn",
-        )
-    return Html("")

@@ -85,7 +85,7 @@ class ExportTab:
             raise BadInput("Choose JSON lines, Parquet or CSV.")
         done = exporters.export(self._studio.db, self._studio.settings, project.project_id, layout, format, bool(messages))
         link = self._studio.offers.add(done.path, done.path.name, viewer.owner)
-        left = ", ".join(f"{n:,} {DROPPED[reason]}" for reason, n in done.dropped.items())
+        left = ", ".join(count(n, *DROPPED[reason]) for reason, n in done.dropped.items())
         said = note(f"{count(done.rows, *NAMES[layout])} written.{f' Left out: {left}.' if left else ''}", "good")
         return Html(f'{said}<div class="st-actions">{button(f"Download {done.path.name}", link)}</div>')
 

@@ -273,12 +273,13 @@ def _problems(problems: tuple[Problem, ...] | list[Problem], total: int) -> Html
 
 
 def _report(done: ImportReport, project: Project) -> Html:
-    prompted, answered = count(done.prompts_added, "prompt"), count(done.completions_added, "answer")
-    added = f"{prompted}, {answered} and {count(done.preferences_added, 'label')} added."
+    new = ((done.prompts_added, "prompt"), (done.completions_added, "answer"), (done.preferences_added, "label"))
+    *first, last = [count(n, what) for n, what in new if n] or ["Nothing new"]
+    added = f"{', '.join(first)} and {last} added." if first else f"{last} added."
     known = f" {count(done.duplicates, 'row was', 'rows were')} there already." if done.duplicates else ""
     stopped = note(f"Reading ended early: {done.stopped} What came before is stored.", "warn") if done.stopped else ""
-    first, *others = _next(done, project)
-    links = button(first[0], first[1]) + "".join(button(text, link, quiet=True) for text, link in others)
+    best, *others = _next(done, project)
+    links = button(*best) + "".join(button(text, link, quiet=True) for text, link in others)
     return Html(
         f'{note(added + known, "good")}{stopped}{_problems(done.problems, done.problem_count)}<div class="st-actions">{links}</div>'
     )

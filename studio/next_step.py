@@ -111,6 +111,7 @@ def next_of(seen: Overview, task: str) -> Next:
 def _answer_new(seen: Overview, task: str) -> Next:
     """Prompts have come that nobody has answered; what would be next without them stands beside it."""
     then = next_of(seen._replace(waiting=0), task)
+    beside = then.others if then.place == "candidates" else ((then.action, then.link),)
     model = f"&run={seen.adapter.run_id}" if seen.adapter else ""
     return Next(
         "candidates",
@@ -118,7 +119,7 @@ def _answer_new(seen: Overview, task: str) -> Next:
         "Let a model answer, so that there is something to label.",
         "Generate answers",
         f"data?tab=generate&for=new{model}",
-        ((then.action, then.link),),
+        beside,
     )
 
 

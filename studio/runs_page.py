@@ -55,7 +55,7 @@ class RunsPage:
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
         heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
-        with gr.Column(elem_classes="st-panel"):
+        with gr.Column(elem_classes="st-panel", elem_id="run-panel"):
             self.detail = block(elem_id="run-detail")
             with gr.Row(elem_classes="st-maybe st-center"):
                 self.compare = gr.Button(

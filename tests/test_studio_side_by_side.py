@@ -11,7 +11,8 @@ import pytest
 from data.engine import ModelSpec
 from data.errors import EngineError, LimitReached
 from data.records import Model, now
-from studio.side_by_side import MAX_CHARACTERS, PER_SECOND, Asked, Memory, ask, merge
+from studio.ask_tab import _votable
+from studio.side_by_side import MAX_CHARACTERS, PER_SECOND, Asked, Column, Memory, ask, merge
 
 
 def words(*said: str, wait: float = 0.0) -> Callable[[], Iterator[str]]:
@@ -98,6 +99,25 @@ def test_leaving_stops_the_models() -> None:
     columns.close()  # the tab was closed
     assert stop.is_set()
     assert closed.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("answers", "can_vote", "says_same"),
+    [
+        (["one", "two"], True, False),
+        (["one", " one\n"], False, True),
+        (["one", ""], False, False),
+        (["one"], False, False),
+        (["one", "two", "three"], False, False),
+    ],
+)
+def test_a_vote_is_offered_where_there_is_something_to_prefer(answers: list[str], can_vote: bool, says_same: bool) -> None:
+    offered, said = _votable([Column(text, True, "") for text in answers])
+    assert (offered, "the same" in said) == (can_vote, says_same)
+
+
+def test_no_vote_on_an_answer_that_failed() -> None:
+    assert _votable([Column("one", True, ""), Column("half", True, "The server is down.")]) == (False, "")
 
 
 # --- what was asked ---
