@@ -198,6 +198,7 @@ def _delete(root: str, has_password: bool) -> Html:
         "Your account, name, notes and the key of your pseudonym are destroyed, in the database and in its journal.",
         "Your labels stay, without a trace of whose they were.",
         "Exports and backups made before are files elsewhere and stay as they are.",
+        "In a large workspace it takes a minute or two, and new labels wait that long; none is lost.",
         "It cannot be undone.",
     )
     listed = "".join(f"<li>{esc(point)}</li>" for point in points)

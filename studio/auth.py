@@ -99,13 +99,18 @@ def _path(scope: Scope) -> str:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(OPEN_BELOW)
+    return path in OPEN or (path.startswith(OPEN_BELOW) and _is_plain(path))
 
 
 def _may(role: Role, path: str) -> bool:
     if role == "annotator":
-        return path in ANNOTATOR or path.startswith(ANNOTATOR_BELOW)
+        return path in ANNOTATOR or (path.startswith(ANNOTATOR_BELOW) and _is_plain(path))
     return role == "admin" or not path.startswith(ADMIN_BELOW)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether it says where it leads: nothing in it climbs out of the part of the list that it begins with."""
+    return not any(part in ("", ".", "..") for part in path[1:].split("/")) and "\\" not in path and "\0" not in path
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------------

@@ -19,10 +19,15 @@ from labelling import MODEL_NAME, RUN_ID
 from people_app import PASSWORD, PeopleApp, people_app
 
 from data import accounts, invitations, members, secret_key
-from studio.auth import ANNOTATOR, ANNOTATOR_BELOW, OPEN, OPEN_BELOW, AuthMiddleware
+from studio.auth import AuthMiddleware
 from studio.label_page.assets import PREFIX
 from studio.sessions import Sessions
 
+# Written out again, so that a longer list in the code is a failure here.
+OPEN = frozenset({"/sign-in", "/theme.css", "/gradio_api/startup-events"})
+OPEN_BELOW = ("/assets/studio/", "/join/", "/new-password/", "/sign-in/")
+ANNOTATOR = frozenset({"/label", "/sign-out", "/account", "/api/label"})
+ANNOTATOR_BELOW = ("/api/label/", "/assets/label/", "/account/")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
@@ -124,6 +129,18 @@ def test_another_spelling_gets_an_annotator_no_further(app: PeopleApp, ann: http
     assert status in ((200,) if path.startswith("/label?") else (400, 403, 404)), status
     if status == 404:  # below an address of the list, where nothing is
         assert raw(app, path, cookie_of(app.client("ada"))) == 404
+
+
+@pytest.mark.parametrize(
+    "begins", ["/assets/studio/x", "/assets/label/x", "/join", "/sign-in", "/new-password", "/theme.css", "/account"]
+)
+@pytest.mark.parametrize(
+    "climbs", ["/../config", "/..%2fconfig", "/%2e%2e/config", "//config", "/./../config", "/..\\config", "/x/../../config"]
+)
+def test_no_open_address_is_a_way_up(app: PeopleApp, ann: httpx.Client, begins: str, climbs: str) -> None:
+    """Whatever would follow such a path further in is not asked."""
+    assert raw(app, begins + climbs, "") in (303, 400, 401, 404)
+    assert raw(app, begins + climbs, cookie_of(ann)) in (400, 403, 404)
 
 
 def test_an_annotators_pages_work_and_tell_of_nothing_else(app: PeopleApp, ann: httpx.Client) -> None:
