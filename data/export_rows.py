@@ -6,15 +6,21 @@ A majority decides (`data/majority.py` has the rule); what it leaves undecided i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from data.database import Database
-from data.majority import Item, Vote, decide, good_or_bad
+from data.majority import Item, agreement_by_completion, decide, good_or_bad
 from data.records import content_id
+from data.votes import Chosen, Rules
 
 DROPPED = {  # of one, of several
+    "simulated": ("simulated label", "simulated labels"),
+    "imported": ("imported label", "imported labels"),
+    "annotator": ("label of somebody else", "labels of others"),
+    "flag": ("label with a flag", "labels with a flag"),
+    "day": ("label of another day", "labels of other days"),
+    "split": ("row of the other prompts", "rows of the other prompts"),
     "skip": ("label that was skipped", "labels that were skipped"),
     "tie": ("pair called a tie", "pairs called a tie"),
     "both_bad": ("pair of which both answers were bad", "pairs of which both answers were bad"),
@@ -49,6 +55,7 @@ class DecidedPair(NamedTuple):
     prompt_id: str
     chosen: str
     rejected: str
+    weight: float
 
     @property
     def ids(self) -> tuple[str, str]:
@@ -59,41 +66,41 @@ class Judged(NamedTuple):
     prompt_id: str
     completion_id: str
     good: bool
+    weight: float
 
 
-def label_rows(db: Database, project_id: str) -> Iterator[LabelRow]:
+def label_rows(chosen: Chosen) -> Iterator[LabelRow]:
     """In the order in which they were given."""
-    sql = """
-        select l.impression_id, i.task, i.prompt_id, i.left_completion_id, i.right_completion_id, l.annotator_id, l.preference,
-               l.simulated, l.dwell_ms, l.note, l.created_at
-        from current_labels l join impressions i using (impression_id) where l.project_id = ? order by l.seq
-    """
-    for row in db.rows(sql, [project_id]):
-        impression_id, *rest = row.values()
-        yield LabelRow(content_id("label", impression_id), *rest)
+    for each in chosen.cast:
+        yield LabelRow(
+            content_id("label", each.impression_id), each.task, each.vote.prompt_id, each.vote.left, each.vote.right,
+            each.vote.annotator_id, each.vote.preference, each.source == "simulated", each.dwell_ms, each.note, each.created_at,
+        )  # fmt: skip
 
 
-def decided_pairs(labels: Iterable[LabelRow], dropped: Counter[str]) -> Iterator[DecidedPair]:
-    for item in _decided(labels, dropped):
+def decided_pairs(chosen: Chosen, rules: Rules, dropped: Counter[str]) -> Iterator[DecidedPair]:
+    for item in _decided(chosen, rules, dropped):
         if item.outcome in ("tie", "both_bad"):
             dropped[item.outcome] += 1
         elif item.chosen_rejected:
-            yield DecidedPair(item.prompt_id, *item.chosen_rejected)
+            yield DecidedPair(item.prompt_id, *item.chosen_rejected, item.share)
 
 
-def judged_answers(labels: Iterable[LabelRow], dropped: Counter[str]) -> Iterator[Judged]:
-    """An answer's own good and bad labels; where there are none, whether it won more pairs than it lost."""
-    items = _decided(labels, dropped)
+def judged_answers(chosen: Chosen, rules: Rules, dropped: Counter[str]) -> Iterator[Judged]:
+    """An answer's own good and bad labels; where there are none, whether it won more pairs than it lost; or one a vote."""
+    items = _decided(chosen, rules, dropped)
     prompts = {completion_id: item.prompt_id for item in items for completion_id in item.ids}
-    fared = good_or_bad(items)
-    dropped["tie"] += fared.ties
-    dropped["conflict"] += fared.conflicts
-    for completion_id, good in fared.good.items():
-        yield Judged(prompts[completion_id], completion_id, good)
+    for group in [[item] for item in items] if rules.aggregation == "every" else [list(items)]:
+        fared = good_or_bad(group, rules.ties == "good")
+        dropped["tie"] += fared.ties
+        dropped["conflict"] += fared.conflicts
+        weights = agreement_by_completion(group, rules.ties == "good")
+        for completion_id, good in fared.good.items():
+            yield Judged(prompts[completion_id], completion_id, good, weights.get(completion_id, 1.0))
 
 
-def _decided(labels: Iterable[LabelRow], dropped: Counter[str]) -> tuple[Item, ...]:
-    items, skips = decide(Vote(x.annotator_id, x.prompt_id, x.left, x.right, x.preference) for x in labels)
+def _decided(chosen: Chosen, rules: Rules, dropped: Counter[str]) -> tuple[Item, ...]:
+    items, skips = decide(chosen.votes, chosen.known, every=rules.aggregation == "every")
     dropped["skip"] += skips
     dropped["split_vote"] += sum(item.outcome == "split_vote" for item in items)
     return items

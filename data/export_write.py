@@ -17,6 +17,7 @@ Row = dict[str, Any]
 BATCH = 1_000
 COLUMNS: dict[str, tuple[str, ...]] = {
     "dpo": ("prompt", "chosen", "rejected"),
+    "reward": ("prompt", "chosen", "rejected"),
     "kto": ("prompt", "completion", "label"),
     "sft": ("prompt", "completion"),
     "prompts": ("prompt", "follow_up", "reference", "category", "external_id", "source", "split"),
@@ -26,15 +27,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+WEIGHTED = frozenset({"dpo", "reward", "kto", "sft"})
 
-def write(path: Path, format: Format, layout: str, conversational: bool, rows: Iterable[Row]) -> int:
-    """How many rows were written; OSError when the disk does not take them."""
+
+def write(path: Path, format: Format, layout: str, conversational: bool, rows: Iterable[Row], weighted: bool = False) -> int:
+    """How many rows were written; OSError when the disk does not take them. `weighted`: rows keep their `weight`."""
+    columns = (*COLUMNS[layout], *(("weight",) if weighted and layout in WEIGHTED else ()))
+    rows = ({column: row[column] for column in columns} for row in rows)
     if format == "jsonl":
         return _jsonl(path, rows)
     if format == "csv":
-        return _csv(path, COLUMNS[layout], rows)
+        return _csv(path, columns, rows)
     if format == "parquet":
-        return _parquet(path, layout, conversational, rows)
+        return _parquet(path, columns, conversational, rows)
     raise BadInput(f"{format!r} cannot be written; choose jsonl, csv or parquet.")
 
 
@@ -67,15 +72,16 @@ def _cell(value: Any) -> str:
     return escape(str(value))
 
 
-def _parquet(path: Path, layout: str, conversational: bool, rows: Iterable[Row]) -> int:
+def _parquet(path: Path, columns: tuple[str, ...], conversational: bool, rows: Iterable[Row]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     kinds = {"follow_up": pa.list_(pa.string()), "label": pa.bool_(), "simulated": pa.bool_(), "dwell_ms": pa.int64()}
+    kinds["weight"] = pa.float64()
     if conversational:
         kinds |= dict.fromkeys(("prompt", "chosen", "rejected", "completion"), turns)
-    schema = pa.schema([(column, kinds.get(column, pa.string())) for column in COLUMNS[layout]])
+    schema = pa.schema([(column, kinds.get(column, pa.string())) for column in columns])
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in _batches(rows):

@@ -1,6 +1,7 @@
 """Export: prompts, labels and training sets as files that TRL and other tools load as they are.
 
     dpo      prompt, chosen, rejected      one row a pair that people decided, by majority
+    reward   the same, as TRL's reward trainer takes it
     kto      prompt, completion, label     one row an answer called good or bad, by itself or else by how its pairs came out
     sft      prompt, completion            the good ones of these
     prompts  prompt, follow_up, reference, category, external_id, source, split
@@ -23,21 +24,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from data import completions, home, projects, prompts
+from data import completions, home, projects, prompts, votes
 from data.database import Database
 from data.errors import BadInput
 from data.export_rows import DROPPED, Judged, LabelRow, decided_pairs, judged_answers, label_rows
 from data.export_write import Format, write
 from data.import_folder import folder_of, safe_name
 from data.pseudonyms import Pseudonyms
-from data.records import Completion, Prompt
+from data.records import Completion, Prompt, Split, content_id
 from data.rundir import sha256_of
 from data.settings import Settings
+from data.votes import Chosen, Filters, Rules
 from data.words import count
 
 __all__ = ["DROPPED", "ExportResult", "Format", "Layout", "export"]
 
-Layout = Literal["dpo", "kto", "sft", "prompts", "labels"]
+Layout = Literal["dpo", "reward", "kto", "sft", "prompts", "labels"]
 Row = dict[str, Any]
 T = TypeVar("T")
 CHUNK_ROWS = 1_000
@@ -58,23 +60,37 @@ class _Job(NamedTuple):
     conversational: bool
     dropped: Counter[str]
     names: Pseudonyms
+    chosen: Chosen
+    rules: Rules
+    split: Split | Literal[""]
 
 
 def export(
-    db: Database, settings: Settings, project_id: str, layout: Layout, format: Format = "jsonl", conversational: bool = True
+    db: Database,
+    settings: Settings,
+    project_id: str,
+    layout: Layout,
+    format: Format = "jsonl",
+    conversational: bool = True,
+    filters: Filters = Filters(),
+    rules: Rules = Rules(),
+    split: Split | Literal[""] = "",
 ) -> ExportResult:
     """Write the file into the export folder of the project's owner, all or nothing. BadInput when there is nothing to write, saying
     what was dropped."""
     if layout not in _ROWS:
         raise BadInput(f"{layout!r} cannot be exported; choose one of {', '.join(_ROWS)}.")
+    votes.check(filters, rules)
     project = projects.get(db, project_id)
-    job = _Job(db, project_id, conversational, Counter(), Pseudonyms(db, project_id))
+    chosen = votes.choose(db, project_id, filters)
+    names = Pseudonyms(db, project_id)
+    job = _Job(db, project_id, conversational, Counter(chosen.left_out), names, chosen, rules, split)
     name = f"{safe_name(project.name).lower()[:40]}-{layout}-{home.stamp()}.{format}"
     folder = folder_of(settings.export_dir, project.owner)
     path, part = folder / name, folder / f".{uuid.uuid4().hex}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        rows = write(part, format, layout, conversational, _ROWS[layout](job))
+        rows = write(part, format, layout, conversational, _ROWS[layout](job), rules.aggregation == "weighted")
         if not rows:
             raise BadInput(f"There is nothing to export as {layout.upper() if len(layout) == 3 else layout}{_why(job.dropped)}.")
         part.replace(path)
@@ -95,31 +111,36 @@ def _why(dropped: Counter[str]) -> str:
 
 
 def _dpo(job: _Job) -> Iterator[Row]:
-    for chunk in _chunks(decided_pairs(label_rows(job.db, job.project_id), job.dropped)):
+    for chunk in _chunks(decided_pairs(job.chosen, job.rules, job.dropped)):
         asked, said = _texts(job, [pair.prompt_id for pair in chunk], [c for pair in chunk for c in pair.ids])
         for pair in chunk:
             prompt = _prompt(job, asked[pair.prompt_id])
             chosen, rejected = (said[c].text for c in pair.ids)
             if prompt is None or _is_empty(job, chosen, rejected):
                 continue
-            yield {"prompt": prompt, "chosen": _answer(job, chosen), "rejected": _answer(job, rejected)}
+            yield {"prompt": prompt, "chosen": _answer(job, chosen), "rejected": _answer(job, rejected), "weight": pair.weight}
 
 
 def _kto(job: _Job) -> Iterator[Row]:
     for judged, prompt, text in _judged(job):
-        yield {"prompt": prompt, "completion": _answer(job, text), "label": judged.good}
+        yield {"prompt": prompt, "completion": _answer(job, text), "label": judged.good, "weight": judged.weight}
 
 
 def _sft(job: _Job) -> Iterator[Row]:
+    """The same text to the same prompt once."""
+    written: set[str] = set()
     for judged, prompt, text in _judged(job):
         if judged.good:
-            yield {"prompt": prompt, "completion": _answer(job, text)}
+            if (key := content_id(judged.prompt_id, text.strip())) in written:
+                continue
+            written.add(key)
+            yield {"prompt": prompt, "completion": _answer(job, text), "weight": judged.weight}
         else:
             job.dropped["bad"] += 1
 
 
 def _judged(job: _Job) -> Iterator[tuple[Judged, Any, str]]:
-    for chunk in _chunks(judged_answers(label_rows(job.db, job.project_id), job.dropped)):
+    for chunk in _chunks(judged_answers(job.chosen, job.rules, job.dropped)):
         asked, said = _texts(job, [judged.prompt_id for judged in chunk], [judged.completion_id for judged in chunk])
         for judged in chunk:
             prompt, text = _prompt(job, asked[judged.prompt_id]), said[judged.completion_id].text
@@ -146,7 +167,7 @@ def _prompts(job: _Job) -> Iterator[Row]:
 
 
 def _labels(job: _Job) -> Iterator[Row]:
-    for chunk in _chunks(label_rows(job.db, job.project_id)):
+    for chunk in _chunks(label_rows(job.chosen)):
         asked, said = _texts(
             job, [label.prompt_id for label in chunk], [c for label in chunk for c in (label.left, label.right) if c]
         )
@@ -178,7 +199,7 @@ def _label(job: _Job, label: LabelRow, prompt: Any, asked: Prompt, said: dict[st
 
 
 _ROWS: dict[Layout, Callable[[_Job], Iterator[Row]]] = {
-    "dpo": _dpo, "kto": _kto, "sft": _sft, "prompts": _prompts, "labels": _labels,
+    "dpo": _dpo, "reward": _dpo, "kto": _kto, "sft": _sft, "prompts": _prompts, "labels": _labels,
 }  # fmt: skip
 
 
@@ -186,7 +207,10 @@ _ROWS: dict[Layout, Callable[[_Job], Iterator[Row]]] = {
 
 
 def _prompt(job: _Job, prompt: Prompt) -> Any:
-    """Messages or text; None, counted, where text cannot say it."""
+    """Messages or text; None, counted, where text cannot say it or the prompt is of the other split."""
+    if job.split and prompt.split != job.split:
+        job.dropped["split"] += 1
+        return None
     if job.conversational:
         return [message._asdict() for message in prompt.messages]
     if len(prompt.messages) > 1:

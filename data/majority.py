@@ -26,13 +26,15 @@ class Vote(NamedTuple):
 
 
 class Item(NamedTuple):
-    """`first` < `second` are completion ids, `second` is '' in binary tasks; `votes` counts people."""
+    """`first` < `second` are completion ids, `second` is '' in binary tasks; `votes` counts people, `share` of whom say so (1 where
+    the answer is known)."""
 
     prompt_id: str
     first: str
     second: str
     outcome: Outcome
     votes: int
+    share: float = 1.0
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -62,7 +64,8 @@ class Fared(NamedTuple):
     conflicts: int
 
 
-def decide(votes: Iterable[Vote]) -> Decided:
+def decide(votes: Iterable[Vote], known: Mapping[tuple[str, str], Outcome] = {}, every: bool = False) -> Decided:
+    """`known`: answers that stand above the votes, by (first, second). `every`: an item for each person's vote instead of one."""
     said: dict[tuple[str, str], dict[str, Outcome]] = defaultdict(dict)
     prompts: dict[tuple[str, str], str] = {}
     skips = 0
@@ -73,7 +76,15 @@ def decide(votes: Iterable[Vote]) -> Decided:
         first, second = sorted((vote.left, vote.right)) if vote.right else (vote.left, "")
         said[first, second][vote.annotator_id] = _unsided(vote, first)
         prompts[first, second] = vote.prompt_id
-    items = (Item(prompts[ids], *ids, majority(by.values()), len(by)) for ids, by in said.items())
+    items: list[Item] = []
+    for ids, by in said.items():
+        if ids in known:
+            items.append(Item(prompts[ids], *ids, known[ids], len(by)))
+        elif every:
+            items += [Item(prompts[ids], *ids, outcome, 1) for outcome in by.values()]
+        else:
+            outcome = majority(by.values())
+            items.append(Item(prompts[ids], *ids, outcome, len(by), sum(o == outcome for o in by.values()) / len(by)))
     return Decided(tuple(items), skips)
 
 
@@ -83,8 +94,9 @@ def majority(said: Iterable[Outcome]) -> Outcome:
     return "split_vote" if rest and rest[0][1] == n else top
 
 
-def good_or_bad(items: Iterable[Item]) -> Fared:
-    """Completions called good or bad; where nobody did, those that won more pairs than they lost, or fewer."""
+def good_or_bad(items: Iterable[Item], ties_are_good: bool = False) -> Fared:
+    """Completions called good or bad; where nobody did, those that won more pairs than they lost, or fewer. A tie says nothing of
+    its two, or with `ties_are_good` that both are good."""
     own: dict[str, bool] = {}
     net: Counter[str] = Counter()
     ties = 0
@@ -97,10 +109,22 @@ def good_or_bad(items: Iterable[Item]) -> Fared:
             chosen, rejected = item.chosen_rejected
             net[chosen] += 1
             net[rejected] -= 1
-        ties += item.outcome == "tie"
+        elif item.outcome == "tie" and ties_are_good:
+            net.update(item.ids)
+        ties += item.outcome == "tie" and not ties_are_good
     by_pairs = {completion_id: n for completion_id, n in net.items() if completion_id not in own}
     good = own | {completion_id: n > 0 for completion_id, n in by_pairs.items() if n}
     return Fared(good, ties, sum(not n for n in by_pairs.values()))
+
+
+def agreement_by_completion(items: Iterable[Item], ties_are_good: bool = False) -> dict[str, float]:
+    """Of each completion: how far people agreed on the items that speak of it, on average."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for item in items:
+        if item.outcome != "split_vote" and (item.outcome != "tie" or ties_are_good):
+            for completion_id in item.ids:
+                shares[completion_id].append(item.share)
+    return {completion_id: sum(held) / len(held) for completion_id, held in shares.items()}
 
 
 _SIDES: dict[str, tuple[Outcome, Outcome]] = {"a": ("first", "second"), "b": ("second", "first")}  # left is first, or is not

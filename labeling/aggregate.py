@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from data.majority import Item, Vote, decide, good_or_bad
+from data.majority import Item, Outcome, Vote, agreement_by_completion, decide, good_or_bad
+from data.votes import Rules
 
 Reason = Literal["skip", "tie", "both_bad", "split_vote", "conflict", "same_text", "empty_text", "one_sided", "bad"]
 REASONS: dict[Reason, tuple[str, str]] = {  # of one, of several
@@ -40,20 +41,25 @@ class PairRow(NamedTuple):
     prompt_id: str
     chosen: str
     rejected: str
+    weight: float = 1.0
 
 
 class SingleRow(NamedTuple):
     prompt_id: str
     completion: str
     good: bool
+    weight: float = 1.0
 
 
 @dataclass
 class Tally:
-    """What the votes come to: every item's outcome, the prompt of every completion, and what fell out."""
+    """What the votes come to: every item's outcome, each row's own items where every vote makes one, the prompt of every
+    completion, and what fell out."""
 
     items: tuple[Item, ...]
     prompts: dict[str, str]
+    each: tuple[Item, ...] = ()
+    rules: Rules = field(default_factory=Rules)
     dropped: Counter[Reason] = field(default_factory=Counter)
 
     @property
@@ -65,38 +71,51 @@ class Tally:
             self.dropped[reason] += rows
 
 
-def tally(votes: Iterable[Vote]) -> Tally:
-    """Majority outcome of every item (`data/majority.py` has the rule)."""
-    items, skips = decide(votes)
-    result = Tally(items, {completion_id: item.prompt_id for item in items for completion_id in item.ids})
+def tally(votes: Iterable[Vote], known: Mapping[tuple[str, str], Outcome] = {}, rules: Rules = Rules()) -> Tally:
+    """Outcome of every item (`data/majority.py` has the rule), by majority unless it is known."""
+    every = list(votes)
+    items, skips = decide(every, known)
+    each = decide(every, known, every=True).items if rules.aggregation == "every" else items
+    result = Tally(items, {completion_id: item.prompt_id for item in items for completion_id in item.ids}, each, rules)
     result.drop("skip", skips)
-    result.drop("split_vote", sum(item.outcome == "split_vote" for item in items))
+    if rules.aggregation != "every":
+        result.drop("split_vote", sum(item.outcome == "split_vote" for item in items))
     return result
 
 
 def preference_rows(result: Tally, texts: Mapping[str, str], rng: random.Random) -> list[PairRow]:
-    """Decided pairs, then pairs of a good and a bad completion of one prompt; each once."""
-    rows: dict[tuple[str, ...], PairRow] = {}
+    """Decided pairs (each once, or once a vote), then pairs of a good and a bad completion of one prompt, each once."""
+    rows: list[PairRow] = []
     spoken = {item.ids for item in result.items if item.second and item.outcome != "split_vote"}
-    for item in result.items:
+    for item in result.each:
         if item.outcome == "tie" or item.outcome == "both_bad":
             result.drop(item.outcome, 1)
         elif item.chosen_rejected:
-            rows[item.ids] = PairRow(item.prompt_id, *item.chosen_rejected)
+            rows.append(PairRow(item.prompt_id, *item.chosen_rejected, _weight(result, item)))
+    derived = {}
     for row in _from_singles(result, rng):
         ids = tuple(sorted((row.chosen, row.rejected)))
         if ids not in spoken:  # what was said of the pair itself counts more
-            rows[ids] = row
-    return [row for row in rows.values() if _usable(result, [texts[row.chosen], texts[row.rejected]])]
+            derived[ids] = row
+    return [row for row in (*rows, *derived.values()) if _usable(result, [texts[row.chosen], texts[row.rejected]])]
 
 
 def single_rows(result: Tally, texts: Mapping[str, str]) -> list[SingleRow]:
-    """Completions labelled good or bad: by a vote on the completion itself, else by how it fared in its pairs."""
-    fared = good_or_bad(result.items)
-    result.drop("tie", fared.ties)
-    result.drop("conflict", fared.conflicts)
-    rows = [SingleRow(result.prompts[completion_id], completion_id, good) for completion_id, good in fared.good.items()]
+    """Completions labelled good or bad: by a vote on the completion itself, else by how it fared in its pairs; or a row a vote."""
+    ties_are_good = result.rules.ties == "good"
+    groups = [[item] for item in result.each] if result.rules.aggregation == "every" else [list(result.items)]
+    rows: list[SingleRow] = []
+    for items in groups:
+        fared = good_or_bad(items, ties_are_good)
+        result.drop("tie", fared.ties)
+        result.drop("conflict", fared.conflicts)
+        weights = agreement_by_completion(items, ties_are_good) if result.rules.aggregation == "weighted" else {}
+        rows += [SingleRow(result.prompts[c], c, good, weights.get(c, 1.0)) for c, good in fared.good.items()]
     return [row for row in rows if _usable(result, [texts[row.completion]])]
+
+
+def _weight(result: Tally, item: Item) -> float:
+    return item.share if result.rules.aggregation == "weighted" else 1.0
 
 
 def sft_rows(result: Tally, texts: Mapping[str, str]) -> list[SingleRow]:

@@ -5,7 +5,8 @@ fell out.
     binary       prompt, completion, label     KTO
     sft          prompt, completion            SFT on what was chosen or called good
 
-All three conversational, with `prompt_id` and the prompt's stored `split` beside them. Rows are shuffled with a seed here,
+All three conversational, with `prompt_id` and the prompt's stored `split` beside them, and a `weight` where people's agreement is
+to count (`data/votes.py`). Rows are shuffled with a seed here,
 once: TRL's KTO goes through them in the file's order. The same labels and settings give the same bytes, so freezing twice is
 one snapshot. A child process is given the file, never the database.
 """
@@ -13,24 +14,27 @@ one snapshot. A child process is given the file, never the database.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data import completions, projects, prompts
+from data import completions, projects, prompts, votes
 from data.database import Database
 from data.errors import BadInput, NotFound
-from data.majority import Vote
-from data.records import Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
+from data.pseudonyms import Pseudonyms
+from data.records import Project, Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
 from data.rundir import sha256_of
 from data.settings import Settings
+from data.votes import Chosen, Filters, Rules
 from data.words import count
 from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, preference_rows, sft_rows, single_rows, tally
+from labeling.label_data import Styles, load
+from labeling.label_data import votes as label_votes
+from labeling.label_report import agreement_of, cards
 
 MIN_TRAIN_ROWS = 4
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -43,15 +47,6 @@ _NOUNS: dict[SnapshotLayout, str] = {"preference": "preferences", "binary": "goo
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Filters:
-    """Whose labels count. Both kinds are marked in the store, so they can always be told apart from a person's own here."""
-
-    simulated: bool = True
-    imported: bool = True
-    annotators: tuple[str, ...] = field(default=())  # empty = everybody
-
-
 def freeze(
     db: Database,
     settings: Settings,
@@ -59,22 +54,25 @@ def freeze(
     layout: SnapshotLayout,
     *,
     filters: Filters = Filters(),
+    rules: Rules = Rules(),
     seed: int = 0,
     min_train_rows: int = MIN_TRAIN_ROWS,
 ) -> Snapshot:
     """The snapshot of all labels that stand now. BadInput, saying how many more labels are needed, when there is too little."""
+    votes.check(filters, rules)
     project = projects.get(db, project_id)
-    votes, sources = _votes(db, project_id, filters)
-    result = tally(votes)
+    chosen = votes.choose(db, project_id, filters)
+    result = tally(chosen.votes, chosen.known, rules)
     rows = _rows(db, result, layout, seed)
     _enough(rows, layout, result, min_train_rows)
     random.Random(seed).shuffle(rows)
     part = settings.export_dir / "snapshots" / f".{project_id}-{layout}-{seed}.part"
-    sha256 = _write(part, layout, rows)
-    snapshot_id = content_id(project_id, layout, seed, asdict(filters), sha256)
+    sha256 = _write(part, _schema(layout, rules), rows)
+    snapshot_id = content_id(project_id, layout, seed, asdict(filters), asdict(rules), sha256)
     file = part.with_name(f"{snapshot_id}.parquet")
     part.replace(file)
-    manifest = _manifest(layout, rows, result, sources, filters, seed, project.name)
+    manifest = _manifest(layout, rows, result, chosen, filters, seed, project.name)
+    manifest |= {"sha256": sha256, **_trust(db, project)}
     path = file.relative_to(settings.home).as_posix()
     snapshot = Snapshot(snapshot_id, project_id, layout, path, sha256, len(rows), manifest, now())
     db.insert("snapshots", [to_row(snapshot)])
@@ -82,14 +80,22 @@ def freeze(
 
 
 def preview(
-    db: Database, project_id: str, layout: SnapshotLayout, *, filters: Filters = Filters(), seed: int = 0
+    db: Database,
+    project_id: str,
+    layout: SnapshotLayout,
+    *,
+    filters: Filters = Filters(),
+    rules: Rules = Rules(),
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """The manifest that `freeze` would write now; nothing is stored, and too few rows are no error."""
+    """The manifest that `freeze` would write now, without hash, agreement and bias card; nothing is stored, too few rows are no
+    error."""
+    votes.check(filters, rules)
     project = projects.get(db, project_id)
-    votes, sources = _votes(db, project_id, filters)
-    result = tally(votes)
+    chosen = votes.choose(db, project_id, filters)
+    result = tally(chosen.votes, chosen.known, rules)
     rows = _rows(db, result, layout, seed)
-    return _manifest(layout, rows, result, sources, filters, seed, project.name)
+    return _manifest(layout, rows, result, chosen, filters, seed, project.name)
 
 
 def get(db: Database, snapshot_id: str) -> Snapshot:
@@ -123,26 +129,6 @@ def in_words(manifest: dict[str, Any]) -> list[str]:
 # --- what there is --------------------------------------------------------------------------------------------------
 
 
-def _votes(db: Database, project_id: str, filters: Filters) -> tuple[list[Vote], Counter[str]]:
-    """Standing labels in the order they were given, as far as the filters want them, and how many came from where."""
-    sql = """
-        select l.annotator_id, l.preference, l.simulated, i.kind, i.prompt_id, i.left_completion_id, i.right_completion_id
-        from current_labels l join impressions i using (impression_id)
-        where l.project_id = ? order by l.seq
-    """
-    votes, sources = [], Counter[str]()
-    for row in db.rows(sql, [project_id]):
-        source = "simulated" if row["simulated"] else "imported" if row["kind"] == "imported" else "people"
-        left_out = (source == "simulated" and not filters.simulated) or (source == "imported" and not filters.imported)
-        if left_out or (filters.annotators and row["annotator_id"] not in filters.annotators):
-            sources["left_out"] += 1
-            continue
-        sources[source] += 1
-        ids = row["left_completion_id"], row["right_completion_id"]
-        votes.append(Vote(row["annotator_id"], row["prompt_id"], *ids, row["preference"]))
-    return votes, sources
-
-
 def _rows(db: Database, result: Tally, layout: SnapshotLayout, seed: int) -> list[Row]:
     texts = {c.completion_id: c.text for c in completions.get_many(db, sorted(result.prompts))}
     asked = {p.prompt_id: p for p in prompts.get_many(db, sorted(set(result.prompts.values())))}
@@ -154,7 +140,7 @@ def _rows(db: Database, result: Tally, layout: SnapshotLayout, seed: int) -> lis
 
 
 def _row(row: PairRow | SingleRow, prompt: Prompt, texts: dict[str, str], layout: SnapshotLayout) -> Row:
-    asked: Row = {"prompt": [m._asdict() for m in prompt.messages]}
+    asked: Row = {"prompt": [m._asdict() for m in prompt.messages], "weight": row.weight}
     if isinstance(row, PairRow):
         said: Row = {"chosen": _answer(texts[row.chosen]), "rejected": _answer(texts[row.rejected])}
     else:
@@ -193,23 +179,33 @@ def _most(result: Tally) -> str:
 # --- what is written ------------------------------------------------------------------------------------------------
 
 
-def _write(part: Path, layout: SnapshotLayout, rows: Sequence[Row]) -> str:
-    schema = _SCHEMAS[layout].append(pa.field("prompt_id", pa.string())).append(pa.field("split", pa.string()))
+def _schema(layout: SnapshotLayout, rules: Rules) -> pa.Schema:
+    more = [pa.field("weight", pa.float64())] if rules.aggregation == "weighted" else []
+    return pa.schema([*_SCHEMAS[layout], *more, pa.field("prompt_id", pa.string()), pa.field("split", pa.string())])
+
+
+def _write(part: Path, schema: pa.Schema, rows: Sequence[Row]) -> str:
     part.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, compression="zstd")
+    plain = [{name: row[name] for name in schema.names} for row in rows]
+    pq.write_table(pa.Table.from_pylist(plain, schema=schema), part, compression="zstd")
     return sha256_of(part)
 
 
 def _manifest(
-    layout: SnapshotLayout, rows: Sequence[Row], result: Tally, sources: Counter[str], filters: Filters, seed: int, project: str
+    layout: SnapshotLayout, rows: Sequence[Row], result: Tally, chosen: Chosen, filters: Filters, seed: int, project: str
 ) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "layout": layout,
-        "columns": [*_SCHEMAS[layout].names, "prompt_id", "split"],
+        "columns": _schema(layout, result.rules).names,
         "project": project,
         "seed": seed,
         "filters": asdict(filters),
-        "labels": {source: sources[source] for source in ("people", "simulated", "imported", "left_out")},
+        "rules": asdict(result.rules),
+        "labels": {source: chosen.sources[source] for source in ("people", "simulated", "imported")}
+        | {"left_out": chosen.left_out.total()},
+        "left_out_by": dict(chosen.left_out),
+        "flags": dict(chosen.flags.most_common()),
+        "decided": len(chosen.known),
         "votes_an_item": {str(n): items for n, items in sorted(result.votes_an_item.items())},
         "rows": {split: sum(1 for row in rows if row["split"] == split) for split in ("train", "held_out")},
         "prompts": len({row["prompt_id"] for row in rows}),
@@ -219,3 +215,22 @@ def _manifest(
         manifest["good"] = sum(1 for row in rows if row["label"])
         manifest["bad"] = len(rows) - manifest["good"]
     return manifest
+
+
+def _trust(db: Database, project: Project) -> dict[str, Any]:
+    """How far the project's labels can be trusted, all that stand: whoever gets the file should know."""
+    held = load(db, project)
+    agree = agreement_of(project, label_votes(held, project.task).table)
+    found: dict[str, Any] = {
+        "agreement": {name: asdict(getattr(agree.four, name)) for name in ("alpha", "raw", "fleiss", "ac1")}
+        | {"items": agree.four.n_items, "labels": agree.four.n_labels, "annotators": agree.four.n_annotators}
+    }
+    if project.task == "binary":
+        return found
+    names, report = Pseudonyms(db, project.project_id), cards(db, project, held, Styles(db))
+    flagged = {
+        names.of(report.people[card.annotator]): list(card.flags)
+        for card in report.report.annotators
+        if card.flags and card.annotator is not None
+    }
+    return found | {"bias_card": asdict(report.report.project), "annotators_that_stand_out": flagged}

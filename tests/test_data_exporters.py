@@ -30,6 +30,7 @@ from data.pseudonyms import Pseudonyms
 from data.records import Completion, Impression, LabelEvent, Preference, Project, Prompt, content_id, now
 from data.rundir import sha256_of
 from data.settings import Settings
+from data.votes import Rules
 from labeling import snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -369,9 +370,20 @@ def test_trl_takes_every_layout_as_it_is(db: Database, settings: Settings, proje
             str(exporters.export(db, settings, project.project_id, layout, format, conversational).path)
             for format in ("jsonl", "parquet")
         ]
-        for layout in ("dpo", "kto", "sft")
+        for layout in ("dpo", "reward", "kto", "sft")
         for conversational in (True, False)
     }
+    for layout, rules in (
+        ("dpo", Rules("weighted")),
+        ("kto", Rules("weighted", "good")),
+        ("kto", Rules("every")),
+        ("reward", Rules("weighted")),
+        ("sft", Rules("weighted", "good")),
+    ):
+        files[f"{layout} {rules.aggregation} {rules.ties}"] = [
+            str(exporters.export(db, settings, project.project_id, layout, format, rules=rules).path)  # type: ignore[arg-type]
+            for format in ("jsonl", "parquet")
+        ]
     (tmp_path / "files.json").write_text(json.dumps(files))
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, str(ROOT / "tests" / "trl_loads.py"), str(tmp_path)]

@@ -14,10 +14,15 @@ from typing import Any
 import torch
 from datasets import load_dataset
 from tiny_model import save_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-TRAINERS: dict[str, Any] = {"dpo": (DPOTrainer, DPOConfig), "kto": (KTOTrainer, KTOConfig), "sft": (SFTTrainer, SFTConfig)}
+TRAINERS: dict[str, Any] = {
+    "dpo": (DPOTrainer, DPOConfig),
+    "kto": (KTOTrainer, KTOConfig),
+    "sft": (SFTTrainer, SFTConfig),
+    "reward": (RewardTrainer, RewardConfig),
+}
 
 
 def first_loss(folder: Path, base: Path, name: str, lines: str, table: str) -> float:
@@ -30,13 +35,19 @@ def first_loss(folder: Path, base: Path, name: str, lines: str, table: str) -> f
         use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     trainer = trainer_class(
-        model=AutoModelForCausalLM.from_pretrained(base),
+        model=_model(name.split()[0], base),
         args=args,
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(base),
     )
     trainer.train()
     return float(next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry))
+
+
+def _model(layout: str, base: Path) -> Any:
+    if layout == "reward":
+        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    return AutoModelForCausalLM.from_pretrained(base)
 
 
 def main(folder: Path) -> None:
