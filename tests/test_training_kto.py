@@ -32,13 +32,13 @@ def watch_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[bool]]:
 
     def watched(*args: Any) -> Any:
         trainer = real(*args)
-        compute = trainer.compute_loss
+        step = trainer.training_step
 
-        def compute_loss(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            seen.append(inputs["label"].tolist())
-            return compute(model, inputs, *rest, **more)
+        def training_step(model: Any, inputs: Any, *rest: Any) -> Any:
+            seen.append(inputs["label"].tolist() if isinstance(inputs, dict) else [item.desirable for item in inputs])
+            return step(model, inputs, *rest)
 
-        trainer.compute_loss = compute_loss
+        trainer.training_step = training_step
         return trainer
 
     monkeypatch.setattr(kto, "make_trainer", watched)
@@ -60,15 +60,16 @@ def test_every_batch_holds_good_and_bad_answers(
     assert all(len(batch) == 4 and len(set(batch)) == 2 for batch in seen)
 
 
-@pytest.mark.parametrize("quantize", [True, False])
-def test_a_run_parts_the_rewards(tmp_path: Path, base: Path, quantize: bool) -> None:
-    config = KtoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01)
+@pytest.mark.parametrize(("quantize", "backend"), [(True, "studio"), (False, "studio"), (True, "trl")])
+def test_a_run_parts_the_rewards(tmp_path: Path, base: Path, quantize: bool, backend: str) -> None:
+    config = KtoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01, backend=backend)
     run = make_run(tmp_path / "run", base, config, [*kto_rows(), *kto_rows(3, 2, "held_out")])
     result = kto.main(run)
     metrics = [event for event in events(run, "metrics") if "loss" in event]
     assert metrics[0]["rewards/margins"] == pytest.approx(0, abs=1e-4), "the reference is the model before the run"
     assert metrics[-1]["rewards/margins"] > 0.01
     assert metrics[0]["loss"] == pytest.approx(0.5, abs=1e-3)
+    assert {"kl", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "num_tokens"} <= set(metrics[0])
     assert result["metrics"]["eval_rewards/margins"] is not None
     assert all(w.abs().max() > 0 for name, w in adapter_weights(run).items() if "lora_B" in name)
 

@@ -4,7 +4,7 @@ dataclasses.
 Free of torch, so that the web process can draw the form from `fields()` (each field's metadata holds help, group,
 choices, min, max and step). An instance is valid or does not exist: a bad value raises BadInput in words when it is
 made. The defaults are the recipes measured on the demo model (`training/README.md` holds the table); `recipe()`
-scales them to a bigger base, where a learning rate of 1e-3 would wreck the model. The three methods are flat classes:
+scales them to a bigger base, where a learning rate of 1e-3 would wreck the model. The methods are flat classes:
 what they share comes first, then their own.
 """
 
@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 from data.engine import ModelSpec
 from data.errors import BadInput
 
-Method = Literal["sft", "dpo", "kto"]
+Method = Literal["sft", "dpo", "kto", "orpo"]
 Group = Literal["basic", "advanced"]
-METHODS: tuple[Method, ...] = ("sft", "dpo", "kto")
+METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo")
 
 
 class Knob(NamedTuple):
@@ -63,7 +63,7 @@ _BETA_HELP = "The demo model wants about 1: below 0.3 it forgets what it knows. 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What SFT, DPO and KTO have in common."""
+    """What all methods have in common."""
 
     learning_rate: float = _knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
     epochs: float = _knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
@@ -135,9 +135,25 @@ class KtoConfig(TrainConfig):
     )
     desirable_weight: float = _knob(0.0, "Weight of the good rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
     undesirable_weight: float = _knob(0.0, "Weight of the bad rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
+    backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
 
 
-_CLASSES: dict[Method, type[TrainConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "kto": KtoConfig}
+@dataclass(frozen=True)
+class OrpoConfig(TrainConfig):
+    """Learn from pairs without a reference, so in one stage and from a base that has not been tuned."""
+
+    beta: float = _knob(
+        0.25, "ORPO: weight of the odds ratio beside imitation, 0.1 to 0.5. SimPO: scale of the reward, 2 to 2.5.", "basic",
+        min=0.001, max=10, step=0.05,
+    )  # fmt: skip
+    variant: str = _knob(
+        "orpo", "orpo imitates the chosen answers and lowers the odds of the rejected ones; simpo only parts them by a margin.",
+        choices=("orpo", "simpo"),
+    )  # fmt: skip
+    margin: float = _knob(0.5, "SimPO: lead in reward that a chosen answer should reach (gamma).", min=0.0, max=10, step=0.1)
+
+
+_CLASSES: dict[Method, type[TrainConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "kto": KtoConfig, "orpo": OrpoConfig}
 
 
 def config_class(method: str) -> type[TrainConfig]:
@@ -190,7 +206,7 @@ def recipe(method: str, parameters: int, rows: int = 0) -> TrainConfig:
         often = _DEMO_STEPS * cls().batch_size / rows if rows else 0
         return replace(cls(), epochs=float(min(_DEMO_EPOCHS, max(cls().epochs, math.ceil(often)))))
     small = parameters < _SMALL_SIZE
-    rates = {"sft": 2e-4, "dpo": 5e-5 if small else 5e-6, "kto": 5e-5 if small else 5e-6}
+    rates = {"sft": 2e-4} | dict.fromkeys(("dpo", "kto", "orpo"), 5e-5 if small else 5e-6)
     shared: dict[str, Any] = {
         "learning_rate": rates[method],
         "epochs": 3.0 if small else 1.0,

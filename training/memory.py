@@ -26,6 +26,7 @@ _SEQUENCES: dict[Method, int] = {
     "sft": 1,
     "dpo": 2,
     "kto": 2,
+    "orpo": 2,
 }  # forwarded together for each row: chosen and rejected, or the KL row
 
 

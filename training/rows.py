@@ -25,11 +25,14 @@ _COLUMNS: dict[Method, tuple[str, ...]] = {
     "sft": ("prompt", "completion"),
     "dpo": ("prompt", "chosen", "rejected"),
     "kto": ("prompt", "completion", "label"),
+    "orpo": ("prompt", "chosen", "rejected"),
 }
+_PAIRED: tuple[Method, ...] = ("dpo", "orpo")
 _NEEDS: dict[Method, str] = {
     "sft": "answers to imitate (an SFT snapshot)",
     "dpo": "pairs with a preference (a preference snapshot)",
     "kto": "single answers labelled good or bad (a binary snapshot)",
+    "orpo": "pairs with a preference (a preference snapshot)",
 }
 NO_ADAPTER = "no adapter was made"  # ends the sentence of a run that was stopped before its first step
 _NAMED = 20  # so many prompt ids are named per reason in the log; the count is always whole
@@ -252,13 +255,13 @@ def _fault(row: Row, method: Method) -> str:
     """Why the row cannot be learned from, '' when it can."""
     if not _is_messages(row["prompt"]) or row["prompt"][-1]["role"] != "user":
         return "the prompt is not a conversation that ends with a user turn"
-    answers = [row["chosen"], row["rejected"]] if method == "dpo" else [row["completion"]]
+    answers = [row["chosen"], row["rejected"]] if method in _PAIRED else [row["completion"]]
     for answer in answers:
         if not _is_messages(answer) or answer[-1]["role"] != "assistant":
             return "an answer is not an assistant turn"
         if not answer[-1]["content"].strip():
             return "an answer is empty"
-    if method == "dpo" and row["chosen"] == row["rejected"]:
+    if method in _PAIRED and row["chosen"] == row["rejected"]:
         return "both answers are the same"
     if method == "kto" and not isinstance(row["label"], bool):
         return "the label is neither good nor bad"
@@ -278,7 +281,7 @@ def _too_long(row: Row, method: Method, tokenizer: Any, limit: int, prompt_id: s
     prompt = len(_ids(tokenizer, row["prompt"], True))
     if prompt >= limit:
         return f"the prompt is longer than {limit} tokens"
-    answers = [row["chosen"], row["rejected"]] if method == "dpo" else [row["completion"]]
+    answers = [row["chosen"], row["rejected"]] if method in _PAIRED else [row["completion"]]
     if any(len(_ids(tokenizer, [*row["prompt"], *answer], False)) > limit for answer in answers):
         dropped.cut(row, prompt_id)
     return ""

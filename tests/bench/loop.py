@@ -40,7 +40,7 @@ from labeling import preferences, snapshots
 from labeling.assignment import Assignment, Served
 from studio.jobs import Jobs
 from tests.bench.table import Row, below, publish
-from training.config import METHODS, Method, config_class, run_args
+from training.config import Method, config_class, run_args
 
 ANNOTATOR = "rules"
 MODEL = Path(__file__).resolve().parents[2] / "data" / "demo" / "model"
@@ -63,7 +63,9 @@ PLANS: dict[Method, Plan] = {
     "dpo": Plan("pairwise", "preference", 200, 200, 12),
     "sft": Plan("pairwise", "sft", 200, 200, 12),
     "kto": Plan("binary", "binary", 400, 130, 8),
+    "orpo": Plan("pairwise", "preference", 200, 200, 8),
 }
+USUAL: tuple[Method, ...] = ("dpo", "sft", "kto")  # what the Train page offers
 
 
 @dataclass
@@ -235,14 +237,14 @@ def _shown(found: Estimate | None) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Go around the loop with each method and measure it.")
-    parser.add_argument("methods", nargs="*", choices=[*METHODS, []], help="default: all three")
+    parser.add_argument("methods", nargs="*", choices=[*PLANS, []], help="default: dpo sft kto")
     parser.add_argument("--model", type=Path, default=MODEL, help="a model of the demo world")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="loop", help="of the JSON file")
     flags = parser.parse_args()
     spec = ModelSpec("local", base=str(flags.model))
     rows: list[Row] = []
-    for method in flags.methods or METHODS:
+    for method in flags.methods or USUAL:
         print(method.upper(), flush=True)
         with tempfile.TemporaryDirectory(prefix="bench-loop-") as home:
             rows += rows_of(go_round(method, Path(home), spec, flags.seed))
