@@ -11,13 +11,13 @@ from data.records import Impression, from_row, to_row
 
 
 def add(db: Database, impressions: Sequence[Impression]) -> int:
-    return submit(db, impressions).result()
+    return db.insert("impressions", [to_row(i) for i in impressions])
 
 
-def submit(db: Database, impressions: Sequence[Impression]) -> Future[int]:
-    """The same without waiting: the result is there once they are stored."""
+def submit_new(db: Database, impressions: Sequence[Impression]) -> Future[int]:
+    """Store impressions whose ids were made just now; the result is there once they are durable."""
     rows = [to_row(i) for i in impressions]
-    return db.submit(lambda cursor: len(cursor.insert("impressions", rows)))
+    return db.submit(lambda cursor: len(cursor.insert("impressions", rows, known_new=True)))
 
 
 def get_many(db: Database, impression_ids: Sequence[str]) -> list[Impression]:

@@ -122,7 +122,7 @@ class Assignment:
             shown = [one.shown.impression for one in fresh]
             stored: Future[int] | None = None
             try:
-                stored = impressions.submit(self._db, shown) if shown else None
+                stored = impressions.submit_new(self._db, shown) if shown else None
                 served = with_texts(self._db, [*again, *shown])  # while they are being stored
                 if stored:
                     stored.result()

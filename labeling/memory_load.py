@@ -5,6 +5,7 @@ The label events are read as of one `seq`, whatever is committed while this goes
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ _LETTER = """case when event not in ('cast', 'revised') or excluded then ''
     when preference = 'good' then 'g' when preference = 'bad' then 'b' else '' end"""
 
 # Everything of the labels in one statement, so that the label events are gone through once. A row of `ours` is an impression with
-# its label; what comes out are rows of several kinds in the same columns: (what, id, names, text, three numbers).
+# its label; what comes out are rows of several kinds (`what`) in the same columns. `who` is one annotator or, of an item, all who
+# have seen it, as JSON: few different texts, where lists would be a million strings.
 _LABELS = f"""
     with ours as materialized (
         select i.impression_id, i.annotator_id, if($task = 'pairwise', i.pair_id, i.left_completion_id) as item_id, i.kind,
@@ -36,23 +38,23 @@ _LABELS = f"""
                row_number() over (partition by annotator_id order by first_seq desc) as age
         from ours where counts qualify age <= $recent
     )
-    select 'item' as what, item_id as id, list(distinct annotator_id) as names,
-           coalesce(string_agg(letter, '' order by letter) filter (kind in ('normal', 'imported')), '') as text,
-           0 as n1, 0 as n2, 0 as n3, 0 as at
+    select 'item' as what, item_id as id, to_json(list_sort(list(distinct annotator_id)))::varchar as who,
+           coalesce(string_agg(letter, '' order by letter) filter (kind in ('normal', 'imported')), '') as said,
+           [] as ids, 0 as n1, 0 as n2, 0 as n3
     from ours group by item_id
     union all
-    select 'person', annotator_id, list(impression_id) filter (letter != '' and said_at >= $today), '',
-           count(*) filter (letter != ''), count(*) filter (counts and letter = ''), count(*) filter (counts), 0
+    select 'person', '', annotator_id, '', list(impression_id) filter (letter != '' and said_at >= $today),
+           count(*) filter (letter != ''), count(*) filter (counts and letter = ''), count(*) filter (counts)
     from ours group by annotator_id
     union all
-    select 'extra', impression_id, [], '', 0, 0, 0, 0 from ours where extra and is_said
+    select 'extra', impression_id, '', '', [], 0, 0, 0 from ours where extra and is_said
     union all
-    select 'waiting', impression_id, [], '', 0, 0, 0, epoch_us(served_at)
+    select 'waiting', impression_id, '', '', [], epoch_us(served_at), 0, 0
     from ours where not is_said and not excluded and kind != 'imported'
     union all
-    select 'recent', impression_id, [annotator_id], letter, age, 0, 0, first_seq from recent where letter != ''
+    select 'recent', impression_id, annotator_id, letter, [], first_seq, age, 0 from recent where letter != ''
     union all
-    select 'echo', again.repeat_of, [again.annotator_id], '', unicode(coalesce(first.letter, '')), unicode(again.letter), 0, 0
+    select 'echo', again.repeat_of, again.annotator_id, coalesce(first.letter, ''), [again.letter], 0, 0, 0
     from ours again left join ours first on first.impression_id = again.repeat_of where again.kind = 'repeat'
 """
 
@@ -68,16 +70,18 @@ def load(db: Database, project_id: str) -> ProjectMemory:
         sql = "select completion_a, completion_b, p, verdict from judgments where project_id = ? order by created_at, judgment_id"
         memory.judge(tuple(row.values()) for row in db.rows(sql, (project_id,)))
     labels = _read_labels(db, memory)
-    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million labels have few different sets of annotators
-    for item_id, seers, said, *_ in labels["item"]:  # before the items, so that each goes to its place at once
-        who = tuple(sorted(seers))
-        memory.pool.know(item_id, said, same.setdefault(who, who))
+    same: dict[str, tuple[str, ...]] = {}  # a million labels have few different sets of annotators
+    for row in labels["item"]:  # before the items, so that each goes to its place at once
+        seers = same.get(row["who"])
+        if seers is None:
+            seers = same[row["who"]] = tuple(json.loads(row["who"]))
+        memory.pool.know(row["id"], row["said"], seers)
     _load_items(db, memory)
     _load_people(db, memory, labels)
     return memory
 
 
-def _read_labels(db: Database, memory: ProjectMemory) -> dict[str, list[tuple[Any, ...]]]:
+def _read_labels(db: Database, memory: ProjectMemory) -> dict[str, list[dict[str, Any]]]:
     bound = {
         "project": memory.project_id,
         "task": memory.task,
@@ -85,10 +89,9 @@ def _read_labels(db: Database, memory: ProjectMemory) -> dict[str, list[tuple[An
         "today": datetime.now(UTC).date(),
         "recent": REPEAT_AMONG + REPEAT_AFTER if memory.settings.repeat_rate else 0,
     }
-    found: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in db.rows(_LABELS, bound):
-        what, *values = row.values()
-        found[what].append(tuple(values))
+        found[row["what"]].append(row)
     return found
 
 
@@ -115,25 +118,21 @@ def _load_items(db: Database, memory: ProjectMemory) -> None:
         memory.add_completion(**row)
 
 
-def _load_people(db: Database, memory: ProjectMemory, labels: Mapping[str, list[tuple[Any, ...]]]) -> None:
+def _load_people(db: Database, memory: ProjectMemory, labels: Mapping[str, list[dict[str, Any]]]) -> None:
     today = datetime.now(UTC).date().isoformat()
-    for who, of_today, _, labelled, skipped, given, _ in labels["person"]:
-        track = memory.tracks[who]
-        track.labelled, track.skipped, track.position = labelled, skipped, given
-        if of_today:
-            track.day, track.today = today, set(of_today)
-    memory.extra = {impression_id for impression_id, *_ in labels["extra"]}
-    for repeat_of, (who,), _, then, again, *_ in labels["echo"]:
-        memory.tracks[who].echoes[repeat_of] = [_letter(then), _letter(again)]
-    ids = [row[0] for what in ("recent", "waiting") for row in labels[what]]
-    shown = {i.impression_id: i for i in impressions.get_many(db, ids)}
-    for impression_id, (who,), said, age, *_ in sorted(labels["recent"], key=lambda row: row[-1]):
-        track = memory.tracks[who]
-        track.may_repeat(Past(track.position - age + 1, shown[impression_id], said))
-    for impression_id, *_ in sorted(labels["waiting"], key=lambda row: (row[-1], row[0])):
-        memory.show(shown[impression_id])
-
-
-def _letter(code: int) -> str:
-    """DuckDB's unicode('') is -1."""
-    return chr(code) if code > 0 else ""
+    for row in labels["person"]:
+        track = memory.tracks[row["who"]]
+        track.labelled, track.skipped, track.position = row["n1"], row["n2"], row["n3"]
+        if row["ids"]:
+            track.day, track.today = today, set(row["ids"])
+    memory.extra = {row["id"] for row in labels["extra"]}
+    for row in labels["echo"]:
+        memory.tracks[row["who"]].echoes[row["id"]] = [row["said"], row["ids"][0]]
+    shown = {
+        i.impression_id: i for i in impressions.get_many(db, [r["id"] for what in ("recent", "waiting") for r in labels[what]])
+    }
+    for row in sorted(labels["recent"], key=lambda row: row["n1"]):
+        track = memory.tracks[row["who"]]
+        track.may_repeat(Past(track.position - row["n2"] + 1, shown[row["id"]], row["said"]))
+    for row in sorted(labels["waiting"], key=lambda row: (row["n1"], row["id"])):
+        memory.show(shown[row["id"]])

@@ -318,7 +318,8 @@ class Pool:
         part that another order than chance brings, which is mixed in."""
         if n <= 0:
             return []
-        share = 1.0 if self.settings.policy == RANDOM else self.settings.random_share
+        everything = self.settings.policy != RANDOM and n >= self.left_for(annotator_id)  # then there is nothing to choose
+        share = 1.0 if self.settings.policy == RANDOM or everything else self.settings.random_share
         low = math.floor(n * share)
         odds = {low: 1 - (n * share - low), low + 1: n * share - low}  # how many at random -> how probable that many are
         by_chance = low + (self._rng.random() < odds[low + 1])

@@ -289,7 +289,7 @@ def test_nothing_is_leased_when_nothing_could_be_stored(db: Any, monkeypatch: py
         return failed
 
     with monkeypatch.context() as broken:
-        broken.setattr(assignment.impressions, "submit", full)
+        broken.setattr(assignment.impressions, "submit_new", full)
         with pytest.raises(OSError, match="no space"):
             ours.serve("ann", project.project_id, 6)
     assert impressions.of_annotator(db, "ann", project.project_id) == []
