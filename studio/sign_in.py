@@ -159,7 +159,7 @@ class SignIn:
         token = request.path_params["token"]
         session = self._sessions.of(request.cookies)
         if session:
-            says = f"You are signed in as {session.known.name}."
+            says = f"You are signed in as {session.known.name}. To make another account, open the link in a private window."
             inside = form(token, hidden("as_me", "1"), submit("Join"), label="Join")
         elif self.elsewhere:
             says, inside = "", self.elsewhere.button(request, invitation=token)

@@ -441,3 +441,24 @@ def test_whoever_is_taken_out_of_a_project_is_shown_nothing_of_it(app: PeopleApp
         assert app.other.name not in client.get("/account").text
         members.add(app.studio.db, app.other.project_id, cleo)
         assert client.get("/api/label/batch").status_code == 200
+
+
+def test_whoever_has_an_account_joins_a_second_project_with_it(app: PeopleApp) -> None:
+    token = invitations.make(app.studio.db, "annotator", app.other.project_id, "")
+    with app.client("ben") as ben:
+        page = ben.get(f"/join/{token}")
+        assert "signed in as ben" in page.text
+        assert 'type="password"' not in page.text
+        assert ben.post(f"/join/{token}", data={"as_me": "1"}).headers["location"] == "../account"
+        assert app.other.name in ben.get("/account").text
+        assert ben.post("/account/open", data={"project": app.other.project_id}).headers["location"] == "../label"
+        assert ben.get("/api/label/batch").json()["project"]["name"] == app.other.name
+        assert ben.post(f"/join/{token}", data={"as_me": "1"}).status_code == 404
+    members.remove(app.studio.db, app.other.project_id, app.people["ben"].annotator_id)
+
+
+def test_a_link_used_by_nobody_signed_in_cannot_be_taken_as_somebody(app: PeopleApp) -> None:
+    token = invitations.make(app.studio.db, "annotator", app.other.project_id, "")
+    with app.client() as nobody:
+        assert nobody.post(f"/join/{token}", data={"as_me": "1"}).status_code == 400
+    assert invitations.find(app.studio.db, token)

@@ -73,7 +73,8 @@ def test_every_page_is_usable_in_light_in_dark_and_on_a_phone(app: PeopleApp, vi
 
 
 def test_an_annotator_joins_and_labels_with_the_keyboard(app: PeopleApp, visit: Callable[..., Any]) -> None:
-    token = invitations.make(app.studio.db, "annotator", app.project.project_id, "")
+    # nobody else labels there: what another browser has prefetched is reserved for it
+    token = invitations.make(app.studio.db, "annotator", app.other.project_id, "")
     page = visit()
     page.goto(f"/join/{token}")
     for label, said in (("Sign-in name", "dora"), ("Password", PASSWORD), ("The same again", PASSWORD)):
@@ -90,7 +91,7 @@ def test_an_annotator_joins_and_labels_with_the_keyboard(app: PeopleApp, visit: 
     while not app.studio.db.value(sql, [dora.annotator_id]):  # the page says so before it has sent
         page.wait_for_timeout(50)
     page.get_by_role("link", name="Account").click()
-    assert page.locator("table").get_by_text(app.project.name).is_visible()
+    assert page.locator("table").get_by_text(app.other.name).is_visible()
     page.get_by_role("button", name="Sign out", exact=True).click()
     page.wait_for_url("**/sign-in")
     page.goto("/label")
