@@ -52,5 +52,5 @@ class DataPage:
             *self.prompts.load(project),
             *self.imports.load(viewer, query(request, "file")),
             *self.generate.load(viewer, project, query(request, "run"), query(request, "for")),
-            *self.export.load(viewer),
+            *self.export.load(viewer, project),
         ]

@@ -60,6 +60,8 @@ def _result(run: Run) -> Html:
         return comparison(CompareResult.from_json(run.result)) if run.result.get("n_prompts") else Html("")
     if run.kind == "generate":
         return generation(run)
+    if run.kind == "hub_push":
+        return hub_push(run)
     return hub_import(run)
 
 
@@ -157,4 +159,12 @@ def hub_import(run: Run) -> Html:
     rows: list[tuple[str, object, object]] = [("Rows", f"{run.result.get('rows', 0):,}", file)]
     return Html(
         f'{facts(rows)}<div class="st-actions">{button("Choose what to take in", "data?tab=import&file=" + quote(file))}</div>'
+    )
+
+
+def hub_push(run: Run) -> Html:
+    """A data set that is on the hub now."""
+    seen = "only you can see it" if run.result.get("private") else "everybody can see it"
+    return facts(
+        [("On the hub", str(run.result.get("dataset", "")), seen), ("Rows", f"{run.result.get('rows', 0):,}", "with a card")]
     )

@@ -42,6 +42,7 @@ KINDS = {
     "generate": "answers",
     "compare": "comparison",
     "hub_import": "download",
+    "hub_push": "upload",
 }
 
 

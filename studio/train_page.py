@@ -15,11 +15,13 @@ import gradio as gr
 from data import prompts
 from data.errors import BadInput
 from data.records import Model, Project, SnapshotLayout
+from data.votes import Filters, Rules
 from labeling import snapshots
 from studio.choices import outside_world
 from studio.context import Studio, Viewer
 from studio.form import Form
 from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
+from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
 from studio.render import Html, count, empty, facts, note, notes, run_link
 from studio.visitors import RunSize
@@ -54,6 +56,7 @@ class TrainPage:
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
+        self.which = LabelChoice("train")
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
@@ -68,22 +71,32 @@ class TrainPage:
                 self.learns = block(elem_id="train-data")
                 self.name = gr.Textbox("", label="Name of the run", max_length=120, visible=False, elem_id="train-name")
                 self.go = gr.Button("Train", variant="primary", size="lg", interactive=False, elem_id="train-go")
+        with (
+            gr.Accordion("Which labels", open=False, elem_classes="st-settings", elem_id="train-which"),
+            gr.Row(elem_classes="st-knobs"),
+        ):
+            self.which.build()
         self.form.build_closed("dpo")
         self.where = gr.Textbox("", visible=False)
         self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
-        knobs = self.form.components
+        knobs, which = self.form.components, self.which.components
         chosen = [self.name, self.learns, self.go, self.proposal, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-        demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *chosen], **quiet)
+        demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
+        changed = [each.submit if isinstance(each, gr.Textbox) else each.input for each in which]
         gr.on(
-            [self.method.input, self.start_from.input],
+            [self.method.input, self.start_from.input, *changed, *(each.blur for each in which if isinstance(each, gr.Textbox))],
             guarded(self.choose),
-            [self.method, self.start_from, self.proposal, *knobs],
+            [self.method, self.start_from, self.proposal, *which, *knobs],
             chosen,
             **quiet,
         )
         started = self.go.click(
-            guarded(self.start), [self.method, self.start_from, self.name, *knobs], self.where, concurrency_limit=4, **PRIVATE
+            guarded(self.start),
+            [self.method, self.start_from, self.name, *which, *knobs],
+            self.where,
+            concurrency_limit=4,
+            **PRIVATE,
         )
         goes_to(started, self.where)
 
@@ -97,12 +110,19 @@ class TrainPage:
         chosen = next((m for m in parents if m.run_id and m.run_id == query(request, "run")), parents[0] if parents else None)
         choices = [(m.name, m.model_id) for m in parents]
         first = gr.Dropdown(choices, value=chosen.model_id if chosen else None)
-        return [self.top.show(viewer, project), method, first, *self._choice(viewer, method, chosen, {})]
+        return [
+            self.top.show(viewer, project),
+            method,
+            first,
+            *self.which.load(self._studio.db, project),
+            *self._choice(viewer, method, chosen, {}),
+        ]
 
     def choose(self, request: gr.Request, method: str, model_id: str | None, proposal: str, *values: Any) -> list[Any]:
         viewer = self._studio.viewer(request)
         parent = self._parent(viewer, model_id) if model_id else None
-        return self._choice(viewer, method, parent, self.form.edits(proposal, values))
+        which, knobs = values[: len(self.which.components)], values[len(self.which.components) :]
+        return self._choice(viewer, method, parent, self.form.edits(proposal, knobs), *self.which.read(which))
 
     def start(self, request: gr.Request, method: str, model_id: str | None, name: str, *values: Any) -> str:
         """Freeze, start, and go and watch."""
@@ -110,8 +130,11 @@ class TrainPage:
         project = self._studio.project(viewer)
         config_class(method)
         parent = self._parent(viewer, model_id)
-        config = self.form.read(method, values)
-        snapshot = snapshots.freeze(self._studio.db, self._studio.settings, project.project_id, LAYOUTS[method])
+        filters, rules = self.which.read(values[: len(self.which.components)])
+        config = self.form.read(method, values[len(self.which.components) :])
+        snapshot = snapshots.freeze(
+            self._studio.db, self._studio.settings, project.project_id, LAYOUTS[method], filters=filters, rules=rules
+        )
         train = int(snapshot.manifest["rows"]["train"])
         file = snapshots.file_of(self._studio.settings, snapshot)
         run = self._studio.start_run(
@@ -145,10 +168,18 @@ class TrainPage:
             raise BadInput(f"{model.name} cannot be trained here; choose a base model or an adapter.")
         return model
 
-    def _choice(self, viewer: Viewer, method: str, parent: Model | None, edits: Mapping[str, Any]) -> list[Any]:
+    def _choice(
+        self,
+        viewer: Viewer,
+        method: str,
+        parent: Model | None,
+        edits: Mapping[str, Any],
+        filters: Filters = Filters(),
+        rules: Rules = Rules(),
+    ) -> list[Any]:
         """Name, what it learns from, the button, and the knobs, for this method and parent."""
         project = self._studio.project(viewer)
-        learns = self._learns(project, method)
+        learns = self._learns(project, method, filters, rules)
         config = recipe(method, parameters_of(str(parent.spec.get("base", ""))) if parent else 0, learns.train)
         text = f"Train on {count(learns.train, *ROWS[method])}" if learns.train else "Train"
         missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
@@ -165,11 +196,11 @@ class TrainPage:
         labelled = prompts.labelled(self._studio.db, project.project_id, LOOK_AT)
         return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
-    def _learns(self, project: Project, method: str) -> Learns:
-        manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method])
+    def _learns(self, project: Project, method: str, filters: Filters, rules: Rules) -> Learns:
+        manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method], filters=filters, rules=rules)
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
         labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
-        if not labels:
+        if not labels and not manifest["labels"]["left_out"]:
             return Learns(0, empty("Nothing is labelled yet.", "label", "Label the first answers"), False)
         one, many = ROWS[method]
         rows: list[tuple[str, object, object]] = [
@@ -179,6 +210,8 @@ class TrainPage:
         if method == "kto":
             rows.append(("Good / bad", f"{manifest['good']:,} / {manifest['bad']:,}", "both are needed"))
         warnings = []
+        if left_out := manifest["labels"]["left_out"]:
+            warnings.append(f"{count(left_out, 'label')} left out by your choice below.")
         if fell := snapshots.in_words(manifest):
             warnings.append(f"Left out: {', '.join(fell)}.")
         if simulated := manifest["labels"]["simulated"]:

@@ -62,6 +62,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         api = f"/api/datasets/{self.server.name}/"
         if self.path == "/api/repos/create":
             self._json({"url": f"{self.server.url}/datasets/{self.server.name}"})
+        elif self.path == "/api/validate-yaml":  # of a README that is part of a commit
+            self._json({"errors": [], "warnings": []})
         elif self.path.startswith(api + "preupload/"):
             files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
             self._json({"files": files})

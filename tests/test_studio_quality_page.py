@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +23,8 @@ from data import adjudications, gold, people, projects
 from data.database import Database
 from data.records import Project, ProjectSettings
 from data.settings import Settings
+from data.votes import Filters, Rules
+from labeling import snapshots
 from studio.context import Studio, open_studio
 
 pytestmark = pytest.mark.browser
@@ -231,6 +235,67 @@ def test_unanimous_items_become_gold_and_can_be_withdrawn(app: App, page: Any) -
     press(page, "Withdraw")
     page.get_by_text("It is gold no more").wait_for()
     assert {g.item_id for g in gold.current(app.db, project.project_id)} == before
+
+
+# --- what leaves: exports, training, the hub ---
+
+
+def test_an_export_leaves_out_flagged_labels_and_weighs_the_rest(app: App, page: Any) -> None:
+    project = own(app)
+    page.goto(f"{app.url}/data?tab=export")
+    page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
+    opened_section(page, "#export-which")
+    page.locator("#export-aggregation").get_by_text("weighted by how many agree").click()
+    choose(page, "#export-flags", "Too fast")
+    page.keyboard.press("Escape")
+    page.locator("#export-go").click()
+    link = page.locator("#export-made .st-cta")
+    link.wait_for()
+    flagged = app.db.value(
+        "select count(*) from current_labels where project_id = ? and contains(flags, 'too_fast')", [project.project_id]
+    )
+    assert f"{flagged} label" in page.locator("#export-made .st-note").inner_text()
+    with page.expect_download() as download:
+        link.click()
+    rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
+    filters = Filters(without_flags=("too_fast",))
+    manifest = snapshots.preview(app.db, project.project_id, "preference", filters=filters, rules=Rules("weighted"))
+    assert len(rows) == sum(manifest["rows"].values())
+    assert {"prompt", "chosen", "rejected", "weight"} == set(rows[0])
+    assert min(row["weight"] for row in rows) < 1.0
+
+
+def test_training_counts_what_was_chosen(app: App, page: Any) -> None:
+    project = own(app)
+    page.goto(f"{app.url}/train")
+    whole = snapshots.preview(app.db, project.project_id, "preference")["rows"]["train"]
+    page.get_by_role("button", name=f"Train on {whole} ").wait_for()
+    opened_section(page, "#train-which")
+    page.locator("#train-aggregation").get_by_text("One row for each person").click()
+    every = snapshots.preview(app.db, project.project_id, "preference", rules=Rules("every"))["rows"]["train"]
+    assert every > whole
+    page.get_by_role("button", name=f"Train on {every} ").wait_for()
+
+
+def test_offline_a_push_is_skipped_with_a_sentence(app: App, page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    own(app)
+    page.goto(f"{app.url}/data?tab=export")
+    page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
+    opened_section(page, "#export-hub")
+    page.locator("#hub-name input, #hub-name textarea").fill("no owner")
+    page.locator("#hub-go").click()
+    page.get_by_text("is no name of a data set").wait_for()
+    page.locator("#hub-name input, #hub-name textarea").fill("somebody/preferences")
+    page.locator("#hub-go").click()
+    page.get_by_text("This studio is offline").wait_for()
+    assert app.db.value("select count(*) from runs where kind = 'hub_push'") == 0
+
+
+def opened_section(page: Any, section: str) -> None:
+    """Gradio mounts the controls of a closed part only when it is opened."""
+    page.locator(f"{section} > button").click()
+    page.wait_for_timeout(500)
 
 
 def own(app: App) -> Project:
