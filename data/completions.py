@@ -130,9 +130,22 @@ class Facts(NamedTuple):
 BLANK = " \t\n\r\f\v"  # what does not make two answers different
 
 
+_facts: dict[str, Facts] = {}  # by id, which is a hash of all that made the completion: what was true once stays true
+MAX_FACTS = 200_000
+
+
 def facts(db: Database, completion_ids: Iterable[str]) -> dict[str, Facts]:
     """Of those that exist."""
-    ids = sorted(set(completion_ids))
+    ids = set(completion_ids)
+    known = {i: one for i in ids if (one := _facts.get(i)) is not None}
+    fresh = _read_facts(db, sorted(ids - known.keys()))
+    if len(_facts) + len(fresh) > MAX_FACTS:
+        _facts.clear()
+    _facts.update(fresh)
+    return known | fresh
+
+
+def _read_facts(db: Database, ids: Sequence[str]) -> dict[str, Facts]:
     if not ids:
         return {}
     marks, params = among(ids)

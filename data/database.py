@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from data import backup as backups
 from data import home, migrations
 from data import replay as replays
+from data.cached import Cached
 from data.cursor import Catalog, Cursor, fetch, fetch_columns, insert_for_each, read_catalog
 from data.errors import BadInput, StudioError, WorkspaceError
 from data.journal import Change, Journal, read
@@ -63,6 +64,7 @@ class Database:
         self._gate = home.Gate()
         self._generation = 0
         self._numbers: dict[str, int] = {}  # see Cursor.next_numbers
+        self._cached: dict[Any, Cached[Any]] = {}
         self._whole = threading.Lock()  # backup, restore and a new journal exclude each other
         self._con: duckdb.DuckDBPyConnection | None = None
         self._lock = home.lock(settings)
@@ -90,6 +92,14 @@ class Database:
     def columns(self, sql: str, params: Params = ()) -> dict[str, NDArray[Any]]:
         """The same as numpy columns, for a million rows at once; select numbers only, text would be a million objects."""
         return self._mending(lambda cursor: fetch_columns(cursor, sql, params))
+
+    def cached(self, read: Callable[[Database], T], *tables: str) -> T:
+        """What `read`, a module-level function, finds; asked again only once a commit has touched one of these tables."""
+        kept = self._cached.get(read)
+        if kept is None:
+            kept = self._cached.setdefault(read, Cached(self, read, frozenset(tables)))
+        result: T = kept.get()
+        return result
 
     def _mending(self, read: Callable[[Any], T]) -> T:
         """What `read` gets from a cursor of its own, again after a damaged file was put right."""

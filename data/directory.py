@@ -6,12 +6,12 @@ is disabled, or whose role changes, is known as such from the next request on.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from data import accounts
-from data.database import Change, Database
+from data.cached import Cached
+from data.database import Database
 from data.records import Account, Role
 
 TABLES = frozenset({"accounts", "people", "members"})
@@ -30,35 +30,18 @@ class Directory:
     """Safe from any thread."""
 
     def __init__(self, db: Database) -> None:
-        self._db = db
-        self._lock = threading.Lock()
-        self._known: Mapping[str, Known] = {}
-        self._changes = 1  # commits that touched these tables, and how many of them `_known` has
-        self._taken_in = 0
-        db.on_commit(self._committed)
+        self._cached = Cached(db, _read, TABLES)
 
     @property
     def is_stale(self) -> bool:
         """Whether `find` will ask the database, which an event loop had better leave to a thread."""
-        return self._taken_in != self._changes
+        return self._cached.is_stale
 
     def find(self, annotator_id: str) -> Known | None:
         """None for whoever has no account, or one that is disabled."""
-        if self.is_stale:
-            with self._lock:  # whoever comes meanwhile waits: what is known is not yet what is stored
-                if self.is_stale:
-                    self._read()
-        return self._known.get(annotator_id)
+        return self._cached.get().get(annotator_id)
 
-    def _read(self) -> None:
-        changes = self._changes  # before reading: a commit meanwhile asks for another round
-        listed = accounts.everybody(self._db)
-        enabled = [one for one in listed if one.account.disabled_at is None]
-        self._known = {
-            one.account.annotator_id: Known(one.account, one.person.name, one.person.role, one.projects) for one in enabled
-        }
-        self._taken_in = changes
 
-    def _committed(self, changes: Sequence[Change]) -> None:
-        if any(change.op == "schema" or change.table in TABLES for change in changes):
-            self._changes += 1  # by the writer's thread alone
+def _read(db: Database) -> Mapping[str, Known]:
+    enabled = [one for one in accounts.everybody(db) if one.account.disabled_at is None]
+    return {one.account.annotator_id: Known(one.account, one.person.name, one.person.role, one.projects) for one in enabled}

@@ -22,7 +22,11 @@ def ensure(db: Database, annotator_id: str, name: str, kind: PersonKind) -> Pers
 
 def open_project(db: Database, annotator_id: str) -> str:
     """The id of the project this person has open, '' before the first."""
-    return str(db.value("select project_id from people where annotator_id = ?", [annotator_id]) or "")
+    return db.cached(_open, "people").get(annotator_id, "")
+
+
+def _open(db: Database) -> dict[str, str]:
+    return {row["annotator_id"]: row["project_id"] for row in db.rows("select annotator_id, project_id from people")}
 
 
 def set_open_project(db: Database, annotator_id: str, project_id: str) -> None:

@@ -54,16 +54,21 @@ def create(
 
 
 def get(db: Database, project_id: str) -> Project:
-    row = db.row("select * from projects where project_id = ?", [project_id])
-    if row is None:
+    project = db.cached(_all, "projects").get(project_id)
+    if project is None:
         raise NotFound("There is no such project; choose one on the Home page.")
-    return from_row(Project, row)
+    return project
+
+
+def _all(db: Database) -> dict[str, Project]:
+    """Every request asks for a project, so they are kept in memory. Oldest first."""
+    rows = db.rows("select * from projects order by created_at, project_id")
+    return {row["project_id"]: from_row(Project, row) for row in rows}
 
 
 def visible(db: Database, owner: str = "") -> list[Project]:
     """The projects of this owner ('' = everybody's), oldest first, without archived ones."""
-    sql = "select * from projects where owner = ? and archived_at is null order by created_at, project_id"
-    return [from_row(Project, row) for row in db.rows(sql, [owner])]
+    return [p for p in db.cached(_all, "projects").values() if p.owner == owner and p.archived_at is None]
 
 
 def archived(db: Database, owner: str = "") -> list[Project]:

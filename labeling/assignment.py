@@ -186,6 +186,12 @@ class Assignment:
                 consistency=track.consistency(),
             )
 
+    def on_screen(self, annotator_id: str, impression_ids: Iterable[str]) -> dict[str, Impression]:
+        """Those of these impressions that this annotator was served and has not labelled, as far as projects are in memory."""
+        with self._lock:
+            shown = [p.tracks[annotator_id].shown for p in self._projects.values() if annotator_id in p.tracks]
+            return {i: mine[i].impression for i in impression_ids for mine in shown if i in mine}
+
     @contextmanager
     def voting(self, votes: Sequence[tuple[Impression, str]]) -> Iterator[list[bool]]:
         """While these labels (impression, preference) are being stored: for each, whether it comes when its item has enough without

@@ -103,7 +103,9 @@ def record(
 
     `assignment` is asked which labels come after their item had enough; without it none is marked so.
     """
-    served = {i.impression_id: i for i in impressions.get_many(db, list({v.impression_id for v in votes}))}
+    asked = {vote.impression_id for vote in votes}
+    served = assignment.on_screen(annotator_id, asked) if assignment else {}
+    served |= {i.impression_id: i for i in impressions.get_many(db, list(asked - served.keys()))}
     settings = {p: projects.get(db, p).settings for p in {i.project_id for i in served.values()}}
     reasons = [_refusal(vote, served.get(vote.impression_id), annotator_id, settings) for vote in votes]
     good = [(vote, served[vote.impression_id]) for vote, reason in zip(votes, reasons, strict=True) if not reason]
