@@ -24,7 +24,14 @@ class Tokens(NamedTuple):
     is_top: torch.Tensor
 
 
-def score(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> Tokens:
+def mean_row(head: Any) -> torch.Tensor:
+    """[1, width]: the mean of the head's rows, of use to `score` for as long as the head stays as it is."""
+    with torch.no_grad():
+        ones = torch.ones(1, head.weight.shape[0], dtype=head.weight.dtype, device=head.weight.device)
+        return (ones @ head.weight) / head.weight.shape[0]
+
+
+def score(hidden: torch.Tensor, head: Any, targets: torch.Tensor, mean: torch.Tensor | None = None) -> Tokens:
     """`hidden` [tokens, width] before the head, `targets` [tokens]; the head is a linear layer, with a bias or without."""
     weight, bias = head.weight, getattr(head, "bias", None)
     hidden = hidden.to(weight.dtype)
@@ -33,10 +40,10 @@ def score(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> Tokens:
     else:
         logps, entropy, is_top = _FrozenHead.apply(hidden, weight, targets)
     with torch.no_grad():
-        mean = linear(hidden, weight.mean(0, keepdim=True))[:, 0].float()
+        mean_logit = linear(hidden, mean_row(head) if mean is None else mean)[:, 0].float()
         if bias is not None:
-            mean = mean + bias.float().mean()
-    return Tokens(logps, entropy, mean, is_top)
+            mean_logit = mean_logit + bias.float().mean()
+    return Tokens(logps, entropy, mean_logit, is_top)
 
 
 class _FrozenHead(torch.autograd.Function):

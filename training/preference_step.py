@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from peft import PeftModel
 
-from training.preference_head import score
+from training.preference_head import mean_row, score
 from training.preference_rows import Item, Layout, pack
 
 BASE: Final = "__base__"  # no adapter
@@ -57,6 +57,7 @@ class Scorer:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         self._base, self._backbone, self._head = base, base.base_model, base.get_output_embeddings()
         eager = base.config.get_text_config()._attn_implementation == "eager"
+        self._mean = None if self._head.weight.requires_grad else mean_row(self._head)
         self._additive = _stream_dtype(base, autocast) if eager else None
 
     @property
@@ -71,7 +72,7 @@ class Scorer:
             hidden = self._backbone(
                 input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
             ).last_hidden_state
-            tokens = score(hidden.flatten(0, 1)[batch.at], self._head, batch.targets)
+            tokens = score(hidden.flatten(0, 1)[batch.at], self._head, batch.targets, self._mean)
         shape = (len(items), -1)
         sums = (torch.stack([part.sum() for part in column.float().split(batch.counts)]).view(shape) for column in tokens)
         logps, entropy, mean_logit, is_top = sums

@@ -32,7 +32,7 @@ from training.preference_step import BASE, Scorer, Scores, trusted_layout
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
 from training.rows import Rows, Say
 
-_TOKENS_CPU, _TOKENS_GPU = 1024, 16384  # padded tokens of a part: more is hardly faster and takes more memory
+_TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part: more is hardly faster and takes more memory
 
 
 class Plan(NamedTuple):

@@ -112,7 +112,7 @@ def _trl(model: Any, common: dict[str, Any], tuned: bool) -> Any:
 
     own = {"gradient_checkpointing": False, "precompute_ref_log_probs": True} if tuned else {}
     names = ("prompt", "chosen", "rejected")
-    rows = [{name: " ".join(f"w{i}" for i in ids) for name, ids in zip(names, pair, strict=True)} for pair in pairs()]
+    rows = [{name: " ".join(map(_word, ids)) for name, ids in zip(names, pair, strict=True)} for pair in pairs()]
     rows = [{**row, "chosen": " " + row["chosen"], "rejected": " " + row["rejected"]} for row in rows]
     trainer = DPOTrainer(
         model=model,
@@ -153,9 +153,14 @@ def _words() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    words = Tokenizer(models.WordLevel({_word(i): i for i in range(VOCABULARY)}, unk_token=_word(0)))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=f"w{END}", pad_token=f"w{END}", unk_token="w0")
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=_word(END), pad_token=_word(END), unk_token=_word(0))
+
+
+def _word(token: int) -> str:
+    """Special tokens are found inside other words, so theirs are none."""
+    return {0: "<unknown>", END: "<end>"}.get(token, f"w{token}")
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------------------
