@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 import torch
 
 from data.errors import EngineError, RunError
+from data.rundir import Loading, Stopped
 from tests import tiny_model
 from tests.training_runs import adapter_weights, dpo_rows, events, make_run, sft_rows
 from training import dpo, sft
@@ -64,6 +65,32 @@ def test_a_second_run_over_the_same_labels_computes_no_reference(tmp_path: Path,
     assert not any("Reference" in event["text"] for event in events(first, "log"))
     assert "Reference: 16 answers known from earlier runs, 2 computed." in [event["text"] for event in events(second, "log")]
     assert (tmp_path / "cache" / "reference").is_dir()
+
+
+def test_a_run_done_again_gives_the_same_adapter(tmp_path: Path, base: Path) -> None:
+    """The first computes its reference, the second reads it."""
+    config = DpoConfig(**{**FEW, "max_steps": 4}, quantize=False, learning_rate=0.01)
+    runs = [make_run(tmp_path / "runs" / name, base, config, dpo_rows(10)) for name in "ab"]
+    for run in runs:
+        dpo.main(run)
+    first, second = map(adapter_weights, runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any("20 answers known" in event["text"] for event in events(runs[1], "log"))
+
+
+def test_a_stop_while_the_reference_is_computed_ends_the_run(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", base, DpoConfig(**FEW, quantize=False), dpo_rows())
+    said = Loading.__call__
+
+    def stop_there(self: Loading, what: str, done: int = 0, total: int = 0) -> None:
+        if what == "computing the reference":
+            self.run.request_stop()
+        said(self, what, done, total)
+
+    monkeypatch.setattr(Loading, "__call__", stop_there)
+    with pytest.raises(Stopped, match="no adapter was made"):
+        dpo.main(run)
+    assert not (run.path / "adapter").exists()
 
 
 def test_the_sft_part_can_be_left_out(tmp_path: Path, base: Path) -> None:
