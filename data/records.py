@@ -351,11 +351,16 @@ def _names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))
 
 
+_dump = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` makes one a call
+
+
 def _encode(name: str, value: Any) -> str:
     if value == ():
         return "[]"
+    if value == ():
+        return "[]"  # most labels have neither reasons nor flags
     plain = [m._asdict() for m in value] if name == "messages" else asdict(value) if name == "settings" else value
-    return json.dumps(plain, ensure_ascii=False)
+    return _dump(plain)
 
 
 def _decode(name: str, value: Any) -> Any:
