@@ -40,6 +40,7 @@ from training.chat import TEMPLATE_KWARGS
 from training.preference_objectives import Dpo, Kto, Objective, Orpo, SimPo, Whole
 from training.preference_rows import Item, Layout, items, parts, with_others
 from training.preference_step import BASE, Scorer, Scores, trusted_layout
+from training.preference_trainer import token_budget
 
 pytestmark = pytest.mark.model
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
@@ -309,6 +310,13 @@ def test_the_base_and_adapters_by_name_are_scored_in_turn() -> None:
         torch.testing.assert_close(plain, bare.logps([row]).sums)
         assert (active - plain).abs().min() > 1e-3
         torch.testing.assert_close(scorer.logps([row], "default").sums, active)
+
+
+def test_what_fits_on_a_gpu_decides_how_much_is_computed_at_once() -> None:
+    small, llama_8b = (576, 30), (4096, 32)
+    assert token_budget(80 << 30, *small, recomputed=False) == 16384
+    assert 500 < token_budget(8 << 30, *llama_8b, recomputed=False) < 700
+    assert token_budget(40 << 30, *llama_8b, recomputed=True) == 16384
 
 
 def test_a_head_that_is_trained_gets_its_gradient() -> None:

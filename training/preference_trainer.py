@@ -32,7 +32,8 @@ from training.preference_step import BASE, Scorer, Scores, trusted_layout
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
 from training.rows import Rows, Say
 
-_TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part: more is hardly faster and takes more memory
+_TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part, at most: more is hardly faster and takes more memory
+_KEPT, _RECOMPUTED = 60, 4  # bytes of activations a token, hidden unit and layer, those of the adapters among them
 
 
 class Plan(NamedTuple):
@@ -95,7 +96,7 @@ class PreferenceTrainer(Trainer):
     def __init__(self, args: TrainingArguments, scorer: Scorer, plan: Plan, events: RunEvents | None = None) -> None:
         self.scorer, self.objective, self._dealt = scorer, plan.objective, plan.dealt
         self.rows, self.held_out = list(plan.train), list(plan.held_out)
-        self._budget = _TOKENS_CPU if scorer.device.type == "cpu" else _TOKENS_GPU
+        self._budget = _budget(scorer, args.gradient_checkpointing)
         self._seen: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._tokens = 0
         super().__init__(
@@ -199,6 +200,19 @@ class PreferenceTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not told, and not to be guessed from a batch that is no dictionary
+
+
+def _budget(scorer: Scorer, recomputed: bool) -> int:
+    if scorer.device.type != "cuda":
+        return _TOKENS_CPU
+    config = scorer.model.config.get_text_config()
+    return token_budget(torch.cuda.mem_get_info(scorer.device)[0], config.hidden_size, config.num_hidden_layers, recomputed)
+
+
+def token_budget(free: int, hidden: int, layers: int, recomputed: bool) -> int:
+    """Tokens of a part whose activations take at most half of the `free` bytes of a GPU."""
+    each = hidden * layers * (_RECOMPUTED if recomputed else _KEPT)
+    return max(_TOKENS_CPU, min(_TOKENS_GPU, free // 2 // each))
 
 
 class _Reference:
