@@ -61,7 +61,7 @@ def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, e
     from training.preference_rows import items
     from training.preference_trainer import Plan, studio_layout, studio_trainer
 
-    layout = studio_layout(config, start)
+    layout = studio_layout(config, start, rows)
     if layout is None:
         run.event("log", text="Trained by TRL.")
         return trl_trainer(run, config, start, rows, events)

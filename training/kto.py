@@ -68,7 +68,7 @@ def make_trainer(run: RunDir, config: KtoConfig, start: Trainable, rows: Rows, e
 
     dealt = Rows(*(kto_order(part, config.batch_size, config.seed) for part in rows))
     weights = kto_balance(rows.train, config.desirable_weight, config.undesirable_weight)
-    layout = studio_layout(config, start)
+    layout = studio_layout(config, start, rows)
     if layout is None:
         run.event("log", text="Trained by TRL.")
         return trl_trainer(run, config, start, dealt, weights, events)

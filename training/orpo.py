@@ -55,7 +55,7 @@ def make_trainer(run: RunDir, config: OrpoConfig, start: Trainable, rows: Rows, 
     from training.preference_rows import items
     from training.preference_trainer import Plan, studio_layout, studio_trainer
 
-    layout = studio_layout(config, start)
+    layout = studio_layout(config, start, rows)
     if layout is None:
         raise RunError("ORPO and SimPO train on one device and not on this kind of model; choose DPO instead.")
     objective = Orpo(config.beta) if config.variant == "orpo" else SimPo(config.beta, config.margin)

@@ -24,6 +24,7 @@ from training.preference_head import mean_row, score
 from training.preference_rows import Item, Layout, pack
 
 BASE: Final = "__base__"  # no adapter
+_EAGER_TOKENS = 1024
 _PROBE = (11, 7, 5)  # tokens of the probe's prompt and completions
 
 
@@ -119,6 +120,13 @@ def trusted_layout(model: Any, pad: int, limit: int, autocast: bool = False) -> 
             return "apart" if _agrees(Scorer(model, pad, "apart", autocast)) else None
     finally:
         model.train(was_training)
+
+
+def quicken(model: Any, tokens: int) -> None:
+    """Choose the attention for rows of up to so many tokens: on a CPU the fused kernel's backward under a mask is the slower one
+    until its scores outgrow the rest of a layer."""
+    if model.device.type == "cpu" and tokens <= _EAGER_TOKENS:
+        model.set_attn_implementation("eager")
 
 
 def _sees_all(config: Any, limit: int) -> bool:

@@ -28,11 +28,12 @@ from training.callbacks import RunEvents
 from training.config import TrainConfig
 from training.preference_objectives import Objective, Whole
 from training.preference_rows import Item, Layout, deal, parts
-from training.preference_step import BASE, Scorer, Scores, trusted_layout
+from training.preference_step import BASE, Scorer, Scores, quicken, trusted_layout
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
-from training.rows import Rows, Say
+from training.rows import Rows, Say, longest_text
 
 _TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part, at most: more is hardly faster and takes more memory
+_LETTERS = 4  # of a text a token, as `longest_text` counts both turns; roughly
 _KEPT, _RECOMPUTED = 60, 4  # bytes of activations a token, hidden unit and layer, those of the adapters among them
 
 
@@ -45,11 +46,12 @@ class Plan(NamedTuple):
     dealt: bool = False
 
 
-def studio_layout(config: TrainConfig, start: Trainable) -> Layout | None:
+def studio_layout(config: TrainConfig, start: Trainable, rows: Rows) -> Layout | None:
     """How our own step would lay out the rows; None when TRL has to train: asked for, several devices, a family that disagrees."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or torch.cuda.device_count() > 1
     if several or getattr(config, "backend", "studio") != "studio":
         return None
+    quicken(start.model, longest_text(rows) // _LETTERS)
     return trusted_layout(start.model, start.tokenizer.pad_token_id, start.limit, uses_bf16(config))
 
 

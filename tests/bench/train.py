@@ -134,10 +134,11 @@ def _studio(model: Any, common: dict[str, Any]) -> Any:
     from training.models import has_bf16
     from training.preference_objectives import Dpo
     from training.preference_rows import Item
-    from training.preference_step import Scorer, trusted_layout
+    from training.preference_step import Scorer, quicken, trusted_layout
     from training.preference_trainer import Plan, PreferenceTrainer
 
     model = model if has_bf16() else model.to(torch.float32)
+    quicken(model, max(sum(map(len, pair)) for pair in pairs()))
     layout = trusted_layout(model, END, 1024, has_bf16())
     assert layout == "shared"
     scorer = Scorer(get_peft_model(model, _lora()), END, layout, has_bf16())
