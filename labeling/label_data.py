@@ -30,6 +30,7 @@ Hashes = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
 
 NORMAL, GOLD, REPEAT, IMPORTED = range(4)
+MOST_NEW = 2_000  # label events that are read on to what was read before; more are read anew with everything
 GOOD, BAD = 5, 6  # after the five of a pairwise project
 
 FLAGS: tuple[Flag, ...] = get_args(Flag)  # by the bit that stands for each
@@ -45,8 +46,9 @@ _LABELS = f"""
            case i.kind when 'normal' then 0 when 'gold' then 1 when 'repeat' then 2 else 3 end::utinyint as kind,
            l.dwell_ms as dwell_ms, l.simulated as simulated, if(l.flags = '[]', 0, {_BITS}) as flags, epoch_ms(l.created_at) as at
     from current_labels l join impressions i using (impression_id) join who on who.annotator_id = l.annotator_id
-    where l.project_id = $project and i.task = $task order by l.seq
+    where l.project_id = $project and i.task = $task {{only}} order by l.seq
 """
+_TOUCHED = "select impression_id from label_events where project_id = $project and seq > $after"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Labels:
 
     people: tuple[str, ...]
     annotator: Ints
+    seq: Ints
     impression: Hashes
     repeat_of: Hashes
     item: Hashes
@@ -75,13 +78,22 @@ class Labels:
     def __len__(self) -> int:
         return self.annotator.size
 
-    def only(self, kept: Bools | Ints) -> Labels:
+    def only(self, kept: Bools | Ints | slice) -> Labels:
         columns = {name: column[kept] for name, column in vars(self).items() if name != "people"}
         return replace(self, **columns)
 
     @property
     def in_pair_order(self) -> Ints:
         return in_pair_order(self.preference, self.swapped)
+
+
+class Read(NamedTuple):
+    """`events` and `last` (a `seq`): how many label events there were, and the newest."""
+
+    labels: Labels
+    task: str
+    events: int
+    last: int
 
 
 class Known(NamedTuple):
@@ -91,16 +103,46 @@ class Known(NamedTuple):
     markdown: Ints
 
 
-def load(db: Database, project: Project) -> Labels:
-    """The labels of the project's task that stand."""
+def load(db: Database, project: Project, before: Read | None = None) -> Read:
+    """The labels of the project's task that stand. With what was read `before`, only what has changed since is read: where one
+    label has come to a million, that is thirty times less work."""
+    sql = "select count(*) as events, max(seq) as seq from label_events where project_id = ?"
+    row = db.row(sql, [project.project_id])
+    assert row is not None
+    events, last = int(row["events"]), int(row["seq"] or 0)
     sql = "select distinct annotator_id from label_events where project_id = ? order by annotator_id"
     people = [str(row["annotator_id"]) for row in db.rows(sql, [project.project_id])]
-    bound = {"project": project.project_id, "task": project.task, "people": people}
-    found = db.columns(_LABELS, bound)
-    del found["seq"]
-    for name in ("annotator", "preference", "kind", "dwell_ms", "flags", "at"):
+    if before is not None and before.task == project.task and set(before.labels.people) <= set(people):
+        sql = "select count(*) from label_events where project_id = ? and seq > ? and seq <= ?"
+        new = int(db.value(sql, [project.project_id, before.last, last]))
+        if new == events - before.events and new <= MOST_NEW:  # none has gone
+            names = [*before.labels.people, *(name for name in people if name not in before.labels.people)]
+            return Read(_changed(db, project, before, names), project.task, events, last)
+    return Read(_read(db, project, people), project.task, events, last)
+
+
+def _read(db: Database, project: Project, people: list[str], after: int | None = None) -> Labels:
+    """`after`: only impressions about which something was said after this `seq`."""
+    bound: dict[str, object] = {"project": project.project_id, "task": project.task, "people": people}
+    only = ""
+    if after is not None:  # as a list, which the database takes into the view; a subquery it would apply to the whole of it
+        touched = db.rows(f"select distinct impression_id from ({_TOUCHED})", {"project": project.project_id, "after": after})
+        bound["touched"], only = [row["impression_id"] for row in touched], "and list_contains($touched, l.impression_id)"
+    found = db.columns(_LABELS.format(only=only), bound)
+    for name in ("annotator", "seq", "preference", "kind", "dwell_ms", "flags", "at"):
         found[name] = found[name].astype(np.int64)
     return Labels(tuple(people), **found)
+
+
+def _changed(db: Database, project: Project, before: Read, people: list[str]) -> Labels:
+    bound = {"project": project.project_id, "after": before.last}
+    touched = db.columns(f"select distinct hash(impression_id) as impression from ({_TOUCHED})", bound)["impression"]
+    new = _read(db, project, people, before.last)
+    kept = before.labels.only(np.flatnonzero(positions(touched, before.labels.impression) < 0) if touched.size else slice(None))
+    columns = {name: np.concatenate([column, getattr(new, name)]) for name, column in vars(kept).items() if name != "people"}
+    whole = Labels(tuple(people), **columns)
+    order = np.argsort(whole.seq, kind="stable")
+    return whole.only(order)
 
 
 class Votes(NamedTuple):

@@ -23,7 +23,7 @@ from labeling.agreement import Agreement, agreement
 from labeling.bias import bias_report
 from labeling.bias_card import SKIP, BiasReport, Gold, LabelColumns, Repeats, Seconds
 from labeling.intervals import Share, wilson
-from labeling.label_data import FLAGS, GOLD, IMPORTED, NORMAL, Labels, Styles, Votes, checks, echoes, load, votes
+from labeling.label_data import FLAGS, GOLD, IMPORTED, NORMAL, Labels, Read, Styles, Votes, checks, echoes, load, votes
 from labeling.label_table import LabelTable, decisive, first_labels
 from labeling.looks import by_annotator
 
@@ -280,11 +280,23 @@ class Reports:
     def __init__(self, db: Database) -> None:
         self._db, self._styles = db, Styles(db)
         self._lock = threading.Lock()
+        self._last: dict[str, Read] = {}
         self._turns: dict[str, threading.RLock] = {}
         self._kept: OrderedDict[str, tuple[tuple[object, ...], dict[str, Any]]] = OrderedDict()
 
     def labels(self, project: Project) -> Labels:
-        return self._get(project, "labels", lambda: load(self._db, project))
+        return self._get(project, "labels", lambda: self._read(project))
+
+    def _read(self, project: Project) -> Labels:
+        """From what was read last, as far as it goes."""
+        with self._lock:
+            before = self._last.pop(project.project_id, None)
+        found = load(self._db, project, before)
+        with self._lock:
+            self._last[project.project_id] = found
+            while len(self._last) > KEPT:
+                del self._last[next(iter(self._last))]
+        return found.labels
 
     def _votes(self, project: Project) -> Votes:
         return self._get(project, "votes", lambda: votes(self.labels(project), project.task))
@@ -302,6 +314,7 @@ class Reports:
     def forget(self, project_id: str) -> None:
         with self._lock:
             self._kept.pop(project_id, None)
+            self._last.pop(project_id, None)
 
     def _get(self, project: Project, name: str, make: Callable[[], T]) -> T:
         """One at a time makes the reports of a project: two who open the page do not read a million labels twice."""
@@ -325,7 +338,9 @@ class Reports:
                         (select count(*) from gold where project_id = $p) as gold,
                         (select count(*) from adjudications where project_id = $p) as decided,
                         (select count(*) from pairs where project_id = $p) as pairs,
-                        (select count(*) from completions where project_id = $p) as completions"""
+                        (select count(*) from completions where project_id = $p) as completions,
+                        (select count(*) from label_events where project_id = $p) as events,
+                        (select count(*) from people) as people"""
         row = self._db.row(sql, {"p": project.project_id})
         assert row is not None
         return (*row.values(), project.task, str(asdict(project.settings)))

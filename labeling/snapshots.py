@@ -219,7 +219,7 @@ def _manifest(
 
 def _trust(db: Database, project: Project) -> dict[str, Any]:
     """How far the project's labels can be trusted, all that stand: whoever gets the file should know."""
-    held = load(db, project)
+    held = load(db, project).labels
     agree = agreement_of(project, label_votes(held, project.task).table)
     found: dict[str, Any] = {
         "agreement": {name: asdict(getattr(agree.four, name)) for name in ("alpha", "raw", "fleiss", "ac1")}

@@ -11,6 +11,7 @@ import gradio as gr
 
 from data import people, prompts
 from data.errors import BadInput
+from data.pseudonyms import Pseudonyms
 from data.records import Flag, Project
 from labeling import label_list, preferences
 from labeling.label_list import Listed, Wanted
@@ -19,8 +20,10 @@ from studio import quality_words as words
 from studio.context import Studio
 from studio.frame import PRIVATE, block, choice, guarded
 from studio.render import Column, Html, ago, count, empty, esc, note, shorten, table
+from studio.sheet import csv_link
 
 ROWS = 20
+MOST_IN_FILE = 500  # rows in the CSV; all labels go out by Export
 FLAGS = [("Any flag", "any"), *((words.FLAG_NAMES[flag], flag) for flag in get_args(Flag)), ("All labels", "all")]
 STATES = [("That count", "counts"), ("Left out", "left_out")]
 PICK = """
@@ -74,7 +77,7 @@ class FlaggedTab:
         gr.on(changed, guarded(self.find), look, self.shown, trigger_mode="always_last", **quiet)
         self.on.click(guarded(self.further), place, self.shown, **quiet)
         self.back.click(guarded(self.nearer), place, self.shown, **quiet)
-        self.rows.pick(guarded(self.open), [*place, self.picked], self.shown, **quiet)
+        self.rows.pick(guarded(self.open), place, self.shown, **quiet)
         done = [*self.shown, self.reason]
         self.one.click(guarded(self.decide_one), [*place, self.picked, self.reason], done, **PRIVATE)
         self.every.click(guarded(self.decide_all), [*look, self.reason], done, **PRIVATE)
@@ -104,12 +107,11 @@ class FlaggedTab:
 
     def open(
         self, event: gr.EventData, request: gr.Request,
-        flag: str, who: str | None, first: str, last: str, state: str, at: float, picked: str,
+        flag: str, who: str | None, first: str, last: str, state: str, at: float,
     ) -> list[Any]:  # fmt: skip
         """The pair under its row; picking it again closes it."""
         wanted = str(event._data.get("id", ""))
-        opened = "" if wanted == picked else wanted
-        return self._page(self._project(request), _wanted(flag, who, first, last, state), int(at), opened)
+        return self._page(self._project(request), _wanted(flag, who, first, last, state), int(at), wanted)
 
     def decide_one(
         self,
@@ -160,7 +162,7 @@ class FlaggedTab:
         ends = "out" if wanted.state == "counts" else "count again"
         more = total > ROWS
         return [
-            self._draw(found, wanted, at, total, opened),
+            self._draw(project, found, wanted, at, total, opened),
             gr.Button(visible=more, interactive=at > 0),
             gr.Button(visible=more, interactive=at + len(found) < total),
             gr.update(visible=bool(found)),
@@ -170,7 +172,7 @@ class FlaggedTab:
             opened if is_open else "",
         ]
 
-    def _draw(self, found: list[Listed], wanted: Wanted, at: int, total: int, opened: str) -> Html:
+    def _draw(self, project: Project, found: list[Listed], wanted: Wanted, at: int, total: int, opened: str) -> Html:
         if not found:
             return _nothing(wanted)
         names = people.names(self._studio.db)
@@ -191,8 +193,26 @@ class FlaggedTab:
             for each in found
         ]
         below = {i: self._pair(each, names) for i, each in enumerate(found) if each.impression_id == opened}
-        place = f'<p class="st-sub">{at + 1:,}–{at + len(found):,} of {count(total, "label")}</p>'
+        said = f"{at + 1:,}–{at + len(found):,} of {count(total, 'label')}"
+        place = f'<p class="st-sub st-sheet-head">{said}{self._csv(project, wanted)}</p>'
         return Html(table(columns, rows, label="Labels", below=below) + place)
+
+    def _csv(self, project: Project, wanted: Wanted) -> Html:
+        """The newest of what matches, people by pseudonym."""
+        names = Pseudonyms(self._studio.db, project.project_id)
+        rows = [
+            (
+                each.prompt_id,
+                names.of(each.annotator_id),
+                each.preference,
+                " ".join(each.flags),
+                each.dwell_ms / 1000,
+                each.at,
+                each.reason,
+            )
+            for each in label_list.find(self._studio.db, project, wanted, MOST_IN_FILE)
+        ]
+        return csv_link("labels", ["prompt_id", "annotator", "said", "flags", "seconds", "at", "left_out_because"], rows)
 
     def _pair(self, each: Listed, names: dict[str, str]) -> Html:
         chosen = {"a": each.left, "b": each.right, "good": each.left}.get(each.preference, "")
@@ -223,6 +243,6 @@ def prompt_texts(studio: Studio, prompt_ids: list[str]) -> dict[str, str]:
 
 def _link(each: Listed, opened: str, text: str) -> Html:
     return Html(
-        f'<a href="#" class="st-plain" data-pick="{esc(each.impression_id)}" '
+        f'<a href="#" class="st-plain" data-pick="{"" if each.impression_id == opened else esc(each.impression_id)}" '
         f'aria-expanded="{str(each.impression_id == opened).lower()}">{esc(shorten(text))}</a>'
     )

@@ -20,6 +20,7 @@ from studio.context import Studio
 from studio.flagged_tab import PICK, prompt_texts
 from studio.frame import PRIVATE, block, guarded
 from studio.render import Column, Html, count, esc, shorten, table
+from studio.sheet import csv_link
 
 ROWS = 20
 
@@ -101,7 +102,7 @@ class ItemTab:
         )
         self.on.click(guarded(self.further), place, self.shown, **quiet)
         self.back.click(guarded(self.nearer), place, self.shown, **quiet)
-        self.rows.pick(guarded(self.open), [*place, self.picked], self.shown, **quiet)
+        self.rows.pick(guarded(self.open), place, self.shown, **quiet)
         done = [*self.shown, self.reason]
         self.do.click(guarded(self.decide), [*place, self.picked, self.outcome, self.reason], done, **PRIVATE)
         self.undo.click(guarded(self.take_back), [*place, self.picked, self.reason], done, **PRIVATE)
@@ -125,9 +126,9 @@ class ItemTab:
     def nearer(self, view: str, search: str, at: float, request: gr.Request) -> list[Any]:
         return self._page(self._project(request), view, search, int(at) - ROWS)
 
-    def open(self, event: gr.EventData, request: gr.Request, view: str, search: str, at: float, picked: str) -> list[Any]:
+    def open(self, event: gr.EventData, request: gr.Request, view: str, search: str, at: float) -> list[Any]:
         wanted = str(event._data.get("id", ""))
-        return self._page(self._project(request), view, search, int(at), "" if wanted == picked else wanted)
+        return self._page(self._project(request), view, search, int(at), wanted)
 
     def decide(
         self, view: str, search: str, at: float, picked: str, outcome: str | None, reason: str, request: gr.Request
@@ -161,7 +162,7 @@ class ItemTab:
         outcomes = [(words.OUTCOME_NAMES[outcome].capitalize(), outcome) for outcome in items.OUTCOMES[project.task]]
         more = len(every) > ROWS
         return [
-            self._draw(project, view, found, at, len(every), opened),
+            self._draw(project, view, every, at, opened),
             gr.Button(visible=more, interactive=at > 0),
             gr.Button(visible=more, interactive=at + ROWS < len(every)),
             gr.update(visible=is_open),
@@ -171,7 +172,8 @@ class ItemTab:
             opened if is_open else "",
         ]
 
-    def _draw(self, project: Project, view: str, found: list[Row], at: int, total: int, opened: str) -> Html:
+    def _draw(self, project: Project, view: str, every: list[Row], at: int, opened: str) -> Html:
+        found = every[at : at + ROWS]
         if not found:
             return self._work.nothing(project, view)
         texts = prompt_texts(self._studio, [row.prompt_id for row in found])
@@ -183,12 +185,15 @@ class ItemTab:
             for i, row in enumerate(found)
             if row.item_id == opened
         }
-        place = f'<p class="st-sub">{at + 1:,}–{at + len(found):,} of {count(total, "item")}</p>'
+        raw = [(row.item_id, row.prompt_id, row.says, row.more) for row in every]
+        link = csv_link(f"{self._work.name}-{view}", ["item_id", "prompt_id", one.lower(), other.lower()], raw)
+        place = f'<p class="st-sub st-sheet-head">{at + 1:,}–{at + len(found):,} of {count(len(every), "item")}{link}</p>'
         return Html(table(columns, rows, label=self._work.name.capitalize(), below=below) + place)
 
 
 def _link(row: Row, opened: str, text: str) -> Html:
     return Html(
-        f'<a href="#" class="st-plain" data-pick="{esc(row.item_id)}" aria-expanded="{str(row.item_id == opened).lower()}">'
+        f'<a href="#" class="st-plain" data-pick="{"" if row.item_id == opened else esc(row.item_id)}" '
+        f'aria-expanded="{str(row.item_id == opened).lower()}">'
         f"{esc(shorten(text))}</a>"
     )

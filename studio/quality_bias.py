@@ -18,15 +18,15 @@ SIGNS = (
     "A bias that is marked “too few to tell” may well be there."
 )
 MEASURES = (
-    ("left", "Left answer chosen", "of labels that chose a side; sides are drawn by lot, so 50 % is fair"),
+    ("left", "Left answer chosen", "of labels that chose a side; sides are drawn by lot, so 50 % is fair"),
     ("side", "Pull of the left side", "log-odds, at equal length and Markdown"),
     ("length", "Pull of length", "log-odds for one typical difference in length"),
     ("markdown", "Pull of Markdown", "log-odds for one typical difference in Markdown"),
     ("longer", "Longer answer chosen", "longer answers may well be better"),
-    ("flips", "Changed with the side", "of pairs shown again with sides swapped; two people differ on 34 %"),
+    ("flips", "Changed with the side", "of pairs shown again with sides swapped; two people differ on 34 %"),
     ("tie", "Equally good", "of all labels but skips"),
     ("both_bad", "Both bad", "of all labels but skips"),
-    ("gold", "Right on known items", "at least 80 % is expected"),
+    ("gold", "Right on known items", "at least 80 % is expected"),
 )
 
 
@@ -89,8 +89,7 @@ def _cards(annotators: Sequence[BiasCard], people: Sequence[str], names: Names) 
     columns = [
         Column("Annotator"), Column("Left", "num"), Column("Length", "num"), Column("Markdown", "num"),
         Column("Changed with side", "num"),
-        Column("Equally good", "num", wide=True), Column("Both bad", "num", wide=True),
-        Column("Gold right", "num"),
+        Column("Gold right", "num"), Column("Equally good", "num", wide=True),
     ]  # fmt: skip
     rows, raw = [], []
     for card in sorted(annotators, key=lambda card: -card.n_labels):
@@ -102,8 +101,7 @@ def _cards(annotators: Sequence[BiasCard], people: Sequence[str], names: Names) 
             (
                 names.of(who),
                 *(_told(getattr(card, field), told[field]) for field in ("left", "length", "markdown", "flips")),
-                words.short_share(card.tie), words.short_share(card.both_bad),
-                _told(card.gold, told["gold"]),
+                _told(card.gold, told["gold"]), words.short_share(card.tie),
             )
         )  # fmt: skip
         values: list[object] = [names.pseudonym(who), card.n_labels, card.n_decisive, card.n_skips]
@@ -119,6 +117,8 @@ def _cards(annotators: Sequence[BiasCard], people: Sequence[str], names: Names) 
 
 
 def _told(of: Share | Effect, verdict: str) -> Html:
+    if not verdict:
+        return Html(esc(_value(of)))
     css = "st-out" if words.stands_out(of) else "st-muted"
     return Html(f'{esc(_value(of))}<br><span class="{css} st-small st-told">{esc(verdict)}</span>')
 

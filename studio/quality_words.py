@@ -60,7 +60,7 @@ def short_effect(of: Effect) -> str:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def seconds(of: Seconds) -> str:
@@ -84,7 +84,7 @@ def coefficient(of: Coefficient) -> str:
 
 
 def _c(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def stands_out(measure: Share | Effect) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,12 +16,12 @@ from quality_seed import seed_labelled
 
 from data import completions, gold, impressions, items, labels, people, projects
 from data.database import Database
-from data.records import Impression, LabelEvent, Project, ProjectSettings, Task, now, to_row
+from data.records import Impression, LabelEvent, Project, ProjectSettings, Task, from_row, now, to_row
 from data.style import style_of
 from labeling import overlap
 from labeling.agreement import agreement
 from labeling.bias_card import PREFERENCES
-from labeling.label_data import FLAGS, Styles, checks, echoes, load, positions, votes
+from labeling.label_data import FLAGS, Read, Styles, checks, echoes, load, positions, votes
 from labeling.label_report import Reports
 from labeling.label_table import label_table
 
@@ -170,7 +171,7 @@ def test_agreement_is_of_the_votes_that_stand(db: Database, task: Task) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_repeats_and_known_items_are_matched_to_what_was_said(db: Database, seed: int) -> None:
     project = scatter(db, random.Random(seed), "pairwise")
-    slow, found = Slow(db, project), load(db, project)
+    slow, found = Slow(db, project), load(db, project).labels
     by_impression = {e.impression_id: e for e in slow.said if e.preference != "skip"}
     expected = Counter()
     for e in by_impression.values():
@@ -189,7 +190,7 @@ def test_repeats_and_known_items_are_matched_to_what_was_said(db: Database, seed
 
 def test_columns_are_in_the_order_given_with_sides_undone(db: Database) -> None:
     project = scatter(db, random.Random(9), "pairwise")
-    slow, found = Slow(db, project), load(db, project)
+    slow, found = Slow(db, project), load(db, project).labels
     assert [found.people[a] for a in found.annotator] == [e.annotator_id for e in slow.said]
     assert [PREFERENCES[p] for p in found.preference] == [e.preference for e in slow.said]
     outcomes = [*items.OUTCOMES["pairwise"], ""]
@@ -198,9 +199,38 @@ def test_columns_are_in_the_order_given_with_sides_undone(db: Database) -> None:
     assert table.item.size == sum(len(by) for by in slow.votes().values())
 
 
+@pytest.mark.parametrize("task", ["pairwise", "binary"])
+@pytest.mark.parametrize("seed", range(3))
+def test_reading_on_is_the_same_as_reading_everything(db: Database, task: Task, seed: int) -> None:
+    """New labels, changes to old ones, exclusions, a new person; then rows that have gone."""
+    rng = random.Random(seed)
+    project = scatter(db, rng, task)
+    read = load(db, project)
+    shown = [from_row(Impression, row) for row in db.rows("select * from impressions where project_id = ?", [project.project_id])]
+    for step in range(4):
+        events = [e for one in rng.sample(shown, 12) for e in _events(one, rng)]
+        one = replace(rng.choice(shown), impression_id=uuid.uuid4().hex, annotator_id=f"new{step}")
+        impressions.add(db, [one])
+        last = int(db.value("select max(seq) from label_events"))
+        db.insert("label_events", [to_row(e) | {"seq": last + 1 + n} for n, e in enumerate([*events, *_events(one, rng)])])
+        read, whole = load(db, project, read), load(db, project)
+        same(read, whole)
+    gone = rng.choice(shown).annotator_id
+    db.write(lambda cursor: cursor.delete("label_events", {"annotator_id": gone}))
+    same(load(db, project, read), load(db, project))
+
+
+def same(one: Read, other: Read) -> None:
+    assert one[1:] == other[1:]
+    assert [one.labels.people[a] for a in one.labels.annotator] == [other.labels.people[a] for a in other.labels.annotator]
+    for name, column in vars(one.labels).items():
+        if name not in ("people", "annotator"):
+            assert column.tolist() == getattr(other.labels, name).tolist(), name
+
+
 def test_styles_are_counted_once_and_grow_with_the_project(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     project = seed_labelled(db, 10)
-    styles, found = Styles(db), load(db, project)
+    styles, found = Styles(db), load(db, project).labels
     texts = {
         c.completion_id: c.text
         for c in completions.get_many(db, [r["completion_id"] for r in db.rows("select completion_id from completions")])
