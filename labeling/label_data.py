@@ -141,8 +141,7 @@ def _changed(db: Database, project: Project, before: Read, people: list[str]) ->
     kept = before.labels.only(np.flatnonzero(positions(touched, before.labels.impression) < 0) if touched.size else slice(None))
     columns = {name: np.concatenate([column, getattr(new, name)]) for name, column in vars(kept).items() if name != "people"}
     whole = Labels(tuple(people), **columns)
-    order = np.argsort(whole.seq, kind="stable")
-    return whole.only(order)
+    return whole if (np.diff(whole.seq) > 0).all() else whole.only(np.argsort(whole.seq, kind="stable"))
 
 
 class Votes(NamedTuple):
