@@ -305,6 +305,7 @@ def test_an_endpoint_that_is_down_fails_the_run_in_words(tmp_path: Path) -> None
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_kill_stop_and_restart_with_a_real_model(tmp_path: Path) -> None:
     from tiny_model import save_model  # isort: skip
 

@@ -80,6 +80,7 @@ def test_the_whole_loop(serve_app: Callable[..., Any], page: Any) -> None:
     check_what_is_stored(Settings(home=app.home), WANTED + voted)
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_server_and_can_be_stopped(serve_app: Callable[..., Any], page: Any, tmp_path: Path) -> None:
     """kill -9 of the app in the middle of a training: the page that is open goes on by itself, the stop saves what there is."""
     settings = Settings(home=tmp_path / "served")
