@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections import defaultdict
@@ -30,6 +31,7 @@ from data.settings import Settings
 
 PIECE = re.compile(r"journal/(\d{4,})-(\d{12})-(\d{12})\.jsonl")
 RUN_FILE = re.compile(r"runs/[0-9A-Za-z._-]+/.+")
+OWNER = "owner"  # a random word of the studio that copies here
 PIECES_TO_MERGE = 100  # so many small ones of one segment become one
 MAX_PIECE = 16 * 1024 * 1024
 CLOSING_TRIES = 3
@@ -121,12 +123,16 @@ def pieces(sizes: Mapping[str, int]) -> list[Piece]:
     return sorted(piece for piece, size in found if piece.end - piece.start == size)
 
 
-def chain(whole: Sequence[Piece]) -> list[Piece]:
-    """The pieces of one segment that follow each other from its beginning, the longest first where several begin alike."""
-    longest = {piece.start: piece for piece in sorted(whole, key=lambda p: p.end)}
+def chain(whole: Sequence[Piece], over_gaps: bool = True) -> list[Piece]:
+    """The pieces of one segment that follow each other from its beginning, the longest first where several begin alike.
+
+    `over_gaps`: go on with the next piece where one is missing, instead of ending there.
+    """
     linked: list[Piece] = []
-    while (following := longest.get(linked[-1].end if linked else 0)) is not None and following.end > following.start:
-        linked.append(following)
+    for piece in sorted(whole, key=lambda p: (p.start, -p.end)):
+        end = linked[-1].end if linked else 0
+        if piece.start == end or (over_gaps and piece.start > end):
+            linked.append(piece)
     return linked
 
 
@@ -140,23 +146,33 @@ def by_segment(whole: Iterable[Piece]) -> dict[int, list[Piece]]:
 # --- back ---------------------------------------------------------------------------------------------------------------------
 
 
-def recover(settings: Settings, place: Place) -> int:
-    """Fill an empty workspace from its copies, before the database is opened; how many bytes of journal came back.
+class Recovered(NamedTuple):
+    """How many bytes of journal came back, and whether some of it was missing in between."""
 
-    0 when the workspace has something already or there is nothing to bring back. A workspace gets all of it or nothing.
+    bytes: int = 0
+    has_gap: bool = False
+
+
+def recover(settings: Settings, place: Place) -> Recovered:
+    """Fill an empty workspace from its copies, before the database is opened.
+
+    Nothing when the workspace has something already or there is nothing to bring back. Where a piece is missing the later ones
+    still hold whole commits, so they are brought back too; what was in the missing one is not.
     """
     if settings.db_path.exists() or segments(settings.journal_dir):
-        return 0
+        return Recovered()
+    staged = settings.home / "recovering"
+    shutil.rmtree(staged, ignore_errors=True)
+    total, has_gap = 0, False
     try:
         sizes = place.sizes()
-        found = by_segment(pieces(sizes))
-        staged = settings.home / "recovering"
-        shutil.rmtree(staged, ignore_errors=True)
-        total = 0
-        for number, whole in found.items():
-            total += _join(place, chain(whole), staged / "journal" / f"{number:04d}.jsonl")
+        for number, whole in by_segment(pieces(sizes)).items():
+            linked = chain(whole)
+            has_gap |= linked != chain(whole, over_gaps=False)
+            blocks = (place.get(piece.name) for piece in linked)
+            total += _write(staged / "journal" / f"{number:04d}.jsonl", blocks)
         if not total:
-            return 0
+            return Recovered()
         for name in (n for n in sizes if RUN_FILE.fullmatch(n) and ".." not in PurePosixPath(n).parts):
             _write(staged / name, [place.get(name)])
     except OSError as error:
@@ -169,11 +185,7 @@ def recover(settings: Settings, place: Place) -> int:
             shutil.rmtree(settings.home / part, ignore_errors=True)
             (staged / part).replace(settings.home / part)
     shutil.rmtree(staged, ignore_errors=True)
-    return total
-
-
-def _join(place: Place, linked: Sequence[Piece], target: Path) -> int:
-    return _write(target, (place.get(piece.name) for piece in linked)) if linked else 0
+    return Recovered(total, has_gap)
 
 
 def _write(target: Path, blocks: Iterable[bytes]) -> int:
@@ -191,9 +203,10 @@ def _write(target: Path, blocks: Iterable[bytes]) -> int:
 
 @dataclass
 class _Copied:
-    """What is known to be there: the pieces of each segment that follow each other, and the runs."""
+    """What is known to be there: the pieces of each segment that follow each other, every piece's name, and the runs."""
 
     chains: dict[int, list[Piece]] = field(default_factory=dict)
+    names: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))  # those that were cut off, too
     runs: set[str] = field(default_factory=set)
 
     def end(self, segment: int) -> int:
@@ -208,6 +221,8 @@ class Copier:
         self._settings, self._db, self._place = settings, db, place
         self._copied: _Copied | None = None  # None: ask the place
         self._restored = False
+        self._id = secrets.token_hex(16).encode()
+        self._is_ousted = False
         self._turn = threading.Lock()
         self._closing = threading.Event()
         self._status = Status(place.name)
@@ -254,24 +269,51 @@ class Copier:
         self._restored |= any(change.op == "schema" and change.baseline for change in changes)
 
     def _level(self) -> None:
+        self._check_ousted(self._copied is not None)
         newest, good = self._db.journal_mark()
         last = int(newest.stem)
         ends = {n: f.stat().st_size for f in segments(self._settings.journal_dir) if (n := int(f.stem)) < last} | {last: good}
         if self._restored:  # another journal has taken this one's place, and its pieces must not be mixed with the old ones
-            self._place.remove([piece.name for piece in pieces(self._place.sizes())])
+            self._place.remove([name for name in self._place.sizes() if PIECE.fullmatch(name)])
             self._copied, self._restored = None, False
         if self._copied is None:
             self._copied = self._look(ends)
+            self._place.put({OWNER: self._id})
         for segment, end in ends.items():
             linked = self._copied.chains.setdefault(segment, [])
             for piece in cut(segment, self._copied.end(segment), end):
-                self._place.put({piece.name: self._read(piece)})
+                self._put(self._copied, piece)
                 linked.append(piece)
             if len(linked) > PIECES_TO_MERGE:
-                self._merge(linked)
-        for segment in [s for s in self._copied.chains if s < min(ends)]:  # the journal begins later now, with all that is kept
-            self._place.remove([piece.name for piece in self._copied.chains.pop(segment)])
+                self._merge(self._copied, linked)
+        self._tidy(self._copied, min(ends))
         self._copy_runs(self._copied.runs)
+
+    def _check_ousted(self, is_owner: bool) -> None:
+        """WorkspaceError, for good, when another studio has begun to copy to this place: two journals must not be mixed."""
+        self._is_ousted |= is_owner and self._place.get(OWNER) != self._id
+        if self._is_ousted:
+            raise WorkspaceError(
+                f"Another studio has taken {self._place.name} over, so what is labelled here is no longer copied; "
+                "stop one of the two, or give each a place of its own."
+            )
+
+    def _put(self, copied: _Copied, piece: Piece) -> None:
+        self._check_ousted(True)
+        self._place.put({piece.name: self._read(piece)})
+        copied.names[piece.segment].add(piece.name)
+
+    def _tidy(self, copied: _Copied, first: int) -> None:
+        """Remove what is there beside the chains: pieces cut off or merged, and segments that the journal has let go of, since a
+        newer one begins with all that is still to be kept."""
+        for segment, names in list(copied.names.items()):
+            kept = {piece.name for piece in copied.chains.get(segment, ())} if segment >= first else set()
+            if names - kept:
+                self._place.remove(sorted(names - kept))
+            copied.names[segment] = kept
+            if segment < first:
+                copied.chains.pop(segment, None)
+                del copied.names[segment]
 
     def _read(self, piece: Piece) -> bytes:
         with (self._settings.journal_dir / f"{piece.segment:04d}.jsonl").open("rb") as f:
@@ -281,34 +323,39 @@ class Copier:
             raise WorkspaceError(f"Journal segment {piece.segment} is shorter than it was; it will be copied again.")
         return content
 
-    def _merge(self, linked: list[Piece]) -> None:
-        """One piece in place of the last small ones, which go once it is there."""
+    def _merge(self, copied: _Copied, linked: list[Piece]) -> None:
+        """One piece in place of the last small ones, which are tidied away once it is there."""
         first = next((i for i, p in enumerate(linked) if linked[-1].end - p.start <= MAX_PIECE), len(linked))
         small = linked[first:]
         if len(small) > 1:
             whole = Piece(small[0].segment, small[0].start, small[-1].end)
-            self._place.put({whole.name: self._read(whole)})
+            self._put(copied, whole)
             linked[first:] = [whole]
-            self._place.remove([piece.name for piece in small])
 
     def _look(self, ends: Mapping[int, int]) -> _Copied:
         """What the place has; WorkspaceError when it is another workspace's, of which nothing may be overwritten."""
         sizes = self._place.sizes()
         copied = _Copied(runs={PurePosixPath(name).parts[1] for name in sizes if RUN_FILE.fullmatch(name)})
+        for name in sizes:
+            if match := PIECE.fullmatch(name):
+                copied.names[int(match[1])].add(name)
         for segment, whole in by_segment(pieces(sizes)).items():
-            linked = chain(whole)
-            if linked and segment >= min(ends) and not self._is_ours(linked, ends):
+            if segment < min(ends):
+                continue
+            linked = chain(whole, over_gaps=False)
+            if linked and not self._is_ours(linked, ends):
                 raise WorkspaceError(
                     f"{self._place.name} holds the labels of another workspace, so nothing is copied there; "
                     "choose an empty place, or start with an empty --home to bring those labels back."
                 )
-            copied.chains[segment] = linked if segment >= min(ends) else list(whole)
+            copied.chains[segment] = linked
         return copied
 
     def _is_ours(self, linked: Sequence[Piece], ends: Mapping[int, int]) -> bool:
-        """Whether the segment's beginning there is the one here, and no longer than it."""
-        enough = linked[-1].end <= ends.get(linked[0].segment, 0)
-        return enough and self._read(linked[0]) == self._place.get(linked[0].name)
+        """Whether its first and last piece there are what stands here, and it is no longer than it is here."""
+        if linked[-1].end > ends.get(linked[0].segment, 0):
+            return False
+        return all(self._read(piece) == self._place.get(piece.name) for piece in {linked[0], linked[-1]})
 
     def _copy_runs(self, known: set[str]) -> None:
         ended = "select run_id from runs where status not in ('queued', 'running') order by run_id"

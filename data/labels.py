@@ -147,6 +147,8 @@ class _Said(NamedTuple):
     annotator_id: str
     event: str
     preference: str
+    strength: str
+    note: str
 
 
 def _append_all_or_none(cursor: Cursor, callers: list[Any]) -> list[list[Outcome] | Exception]:
@@ -201,14 +203,14 @@ def _impressions(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Sho
 def _said(cursor: Cursor, events: Sequence[LabelEvent]) -> dict[str, _Said]:
     """What is stored under the events' ids."""
     ids = sorted({event_id for event in events if (event_id := _uuid(event.event_id))})
-    sql = """select event_id, impression_id, annotator_id, event, preference
+    sql = """select event_id, impression_id, annotator_id, event, preference, strength, note
              from label_events where event_id in (select unnest(?::uuid[]))"""
     return {row.pop("event_id"): _Said(**row) for row in cursor.rows(sql, [ids])}
 
 
 def _is_new(row: Mapping[str, Any], said: MutableMapping[str, _Said]) -> bool:
     """Whether nothing is known under the event's id, where it then is; BadInput when that is something else."""
-    says = _Said(row["impression_id"], row["annotator_id"], row["event"], row["preference"])
+    says = _Said(*(row[name] for name in _Said._fields))
     before = said.setdefault(row["event_id"], says)
     if before != says:
         raise BadInput("Another label has this id already, so this one was not stored; reload the page and give it again.")

@@ -2,10 +2,10 @@
 exhaustion.
 
 An item (a pair, or one completion in a binary task) is open while its labels and live leases together are fewer than the number
-it should have (`labeling/overlap.py`). Open items lie in strata (rank, category): rank first, so that every prompt gets one
-label before any gets a second; category, so that twenty pairs mirror the whole set instead of whatever chance clusters. A draw
-allots its number to the strata by systematic sampling, then picks within each uniformly, so every eligible item of a rank has
-the same known chance.
+it should have (`labeling/overlap.py`). Open items lie in strata (rank, category). Items that have a label and want more come
+first, so that agreement shows early; then rank, so that every prompt gets one item done before any gets a second; category, so
+that twenty pairs mirror the whole set instead of whatever chance clusters. A draw allots its number to the strata by systematic
+sampling, then picks within each uniformly, so every eligible item of a rank has the same known chance.
 
 The other orders (what the judge is unsure of, where people and judge differ) put items in levels beside their strata. A draw
 then takes a part from the lowest levels and, independently, the rest at random: independently, so that the chance of every item
@@ -284,7 +284,8 @@ class Pool:
     def _keys(self, item: Item) -> tuple[Key, ...]:
         if item.category not in self._categories and len(self._categories) < MAX_CATEGORIES:
             self._categories.add(item.category)
-        stratum = item.rank, item.category if item.category in self._categories else LEVEL
+        rank = 0 if self.said(item.item_id) else item.rank + 1  # what was begun comes first: half-labelled items say nothing yet
+        stratum = rank, item.category if item.category in self._categories else LEVEL
         level = self._level(item)
         return (stratum,) if level is None else (stratum, (-1 - level, LEVEL))
 

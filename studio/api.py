@@ -31,7 +31,7 @@ from data import labels, people, projects
 from data.errors import BadInput, LimitReached, NotFound, StudioError
 from data.records import Project
 from labeling import preferences
-from labeling.assignment import with_texts
+from labeling.assignment import Progress, with_texts
 from labeling.preferences import Outcome, Vote
 from studio import label_api_in as incoming
 from studio import label_api_out as outgoing
@@ -118,7 +118,7 @@ class LabelApi:
             "project": outgoing.project(project),
             "task": project.task,
             "state": "ready" if items else ("done" if progress.total else "empty"),
-            "progress": outgoing.progress(progress, project.settings.target),
+            "progress": _progress(viewer, project, progress),
             **outgoing.terms(project, self._studio.assignment.lease_seconds),
             "items": items,
         }
@@ -147,7 +147,7 @@ class LabelApi:
         if project is None:
             return said
         progress = self._studio.assignment.progress(viewer.annotator_id, project.project_id)
-        return {**outgoing.who(viewer, project), **said, "progress": outgoing.progress(progress, project.settings.target)}
+        return {**outgoing.who(viewer, project), **said, "progress": _progress(viewer, project, progress)}
 
     def _store(self, viewer: Viewer, project: Project | None, votes: Sequence[Vote]) -> list[Outcome]:
         """A visitor's limit is a reason to refuse each label beyond it, not a fault to try again after; a label that is sent again
@@ -189,6 +189,10 @@ class LabelApi:
             return BadInput(words)
         people.set_open_project(self._studio.db, viewer.annotator_id, "")
         return BadInput(f"{words} Next comes “{others[0].name}”.")
+
+
+def _progress(viewer: Viewer, project: Project, found: Progress) -> dict[str, Any]:
+    return outgoing.own_progress(found) if viewer.role == "annotator" else outgoing.progress(found, project.settings.target)
 
 
 async def _answer(handler: Callable[..., Mapping[str, Any]], *args: Any) -> Response:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data import accounts, forget, models, people, projects, runs
-from data.copies import Copier, place_of, recover
+from data.copies import Copier, Recovered, place_of, recover
 from data.database import Database
 from data.engine import ModelSpec
 from data.errors import NotAllowed, NotFound, WorkspaceError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LOCAL_ANNOTATOR = "local"
 ROLES: tuple[Role, ...] = ("annotator", "researcher", "admin")  # each goes further than the one before
 VISITOR_COOKIE = "studio_visitor"
+GAP = "A piece was missing where this workspace was filled from: labels of some seconds may be lost, the later ones are here."
 NO_COOKIE = "Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload."
 VISITOR_TOKEN = re.compile(r"[0-9a-f]{32,64}")  # made by `studio/security.py`: secrets.token_hex
 
@@ -255,10 +256,12 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
 
     with ExitStack() as stack:
         place = place_of(settings.backup) if settings.backup else None
-        if place is not None:
-            recover(settings, place)
+        recovered = recover(settings, place) if place is not None else Recovered()
         db = Database(settings)
         stack.callback(db.close)
+        if recovered.has_gap:
+            db.notices.append(GAP)
+            db.forget_deleted()  # a new journal, whose copies have no gap
         copier = Copier(settings, db, place) if place is not None else None
         if copier is not None:
             copier.start()

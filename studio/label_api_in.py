@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ def vote(raw: object) -> Vote | Unreadable:
     dwell, share, reasons = raw.get("dwell_ms"), raw.get("read_share"), raw.get("reasons", [])
     if dwell is not None and (not isinstance(dwell, int) or isinstance(dwell, bool)):
         wrong.append("dwell_ms")
-    if share is not None and (not isinstance(share, int | float) or isinstance(share, bool) or not math.isfinite(share)):
+    if share is not None and (not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1):
         wrong.append("read_share")
     if (
         not isinstance(reasons, list)

@@ -13,6 +13,7 @@ from studio.context import Viewer
 from studio.next_step import ENOUGH_LABELS
 from studio.render_text import render
 
+OWN_STEP = 50
 IN_ALL = "labels in all"
 WANTED = "labels, as many as this project needs"
 
@@ -63,8 +64,8 @@ def terms(shown: Project, lease_seconds: float) -> dict[str, Any]:
 
 
 def progress(p: Progress, wanted: int = 0) -> dict[str, Any]:
-    """`target` is the next one worth reaching: a first run, one label for every prompt, everything; or what the project wants,
-    in labels, and then `complete` counts labels too. `consistency` is for this annotator alone."""
+    """For whoever also trains on the labels. `target` is the next one worth reaching: a first run, one label for every prompt,
+    everything; or what the project wants, in labels, and then `complete` counts labels too."""
     first_run, every_prompt = "labels for a first training run", "labels, one for every prompt"
     targets = [(ENOUGH_LABELS, first_run), (p.first_rank, every_prompt), (p.total, IN_ALL)]
     reached = p.labels if wanted else p.complete
@@ -82,6 +83,23 @@ def progress(p: Progress, wanted: int = 0) -> dict[str, Any]:
         "left": p.left,
         "first_run": ENOUGH_LABELS,
         "consistency": {"share": p.consistency.share, "n": p.consistency.n},
+    }
+
+
+def own_progress(p: Progress) -> dict[str, Any]:
+    """What an annotator is told: their own labels, towards the next round number. Nothing in it may move differently when an item
+    was gold or a repeat, so it says neither how many items are complete nor, beside a label, how consistent they are."""
+    return {
+        "mine": p.mine,
+        "skipped": p.skipped,
+        "today": p.today,
+        "complete": p.mine,
+        "total": p.mine + min(p.left, 1),
+        "target": (p.mine // OWN_STEP + 1) * OWN_STEP,
+        "meaning": "labels of yours",
+        "left": min(p.left, 1),
+        "first_run": p.mine + OWN_STEP,
+        "consistency": {"share": 0.0, "n": 0},
     }
 
 

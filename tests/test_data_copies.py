@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -44,7 +45,7 @@ def label(db: Database, project_id: str, n: int) -> None:
 def recovered(home: Path, place: copies.Place) -> Database:
     settings = Settings(home=home)
     settings.home.mkdir(parents=True)
-    assert recover(settings, place) > 0
+    assert recover(settings, place).bytes > 0
     return Database(settings)
 
 
@@ -125,6 +126,68 @@ def test_what_the_journal_forgets_the_copies_forget(db: Database, settings: Sett
     again.close()
 
 
+def test_a_cut_off_piece_is_forgotten_too(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    theirs = projects.create(db, "Secret of a visitor", owner="v")
+    copier.copy()
+    (name,) = place.sizes()
+    torn = name.replace(name[-18:-6], f"{int(name[-18:-6]) + 500:012d}")
+    place.put({torn: place.get(name)})
+    copier = Copier(settings, db, place)
+    copier.copy()
+    assert torn not in place.sizes(), "tidied away at the next start"
+    place.put({torn: place.get(name)})
+    copier = Copier(settings, db, place)
+    projects.destroy(db, theirs.project_id)
+    db.forget_deleted()
+    copier.copy()
+    assert not any("Secret of a visitor" in place.get(name).decode() for name in place.sizes())
+
+
+def test_two_studios_on_one_place_never_mix_their_journals(db: Database, settings: Settings, tmp_path: Path) -> None:
+    """A new machine starts while the old one still serves: the new one goes on, the old one says that it no longer copies."""
+    place = FolderPlace(tmp_path / "bucket")
+    old = Copier(settings, db, place)
+    projects.create(db, "Before")
+    old.copy()
+    newer = recovered(tmp_path / "new", place)
+    taking_over = Copier(newer.settings, newer, place)
+    assert taking_over.copy()
+    for i in range(3):
+        projects.create(db, f"Old {i}")
+        projects.create(newer, f"New {i}")
+        assert not old.copy()
+        assert "taken" in old.status.problem
+        assert taking_over.copy(), taking_over.status.problem
+    old.close()
+    last = recovered(tmp_path / "last", place)
+    assert [p.name for p in projects.visible(last)] == ["Before", "New 0", "New 1", "New 2"]
+    last.close()
+    newer.close()
+
+
+def test_where_a_piece_is_missing_the_later_ones_come_back_all_the_same(db: Database, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    copier.copy()
+    for i in range(4):
+        before = set(place.sizes())
+        projects.create(db, f"Project {i}")
+        copier.copy()
+        if i == 1:
+            (lost,) = set(place.sizes()) - before
+    place.remove([lost])
+    new = Settings(home=tmp_path / "new")
+    assert recover(new, place).has_gap
+    again = Database(new)
+    assert [p.name for p in projects.visible(again)] == ["Project 0", "Project 2", "Project 3"]
+    again.forget_deleted()
+    assert Copier(new, again, place).copy()
+    again.close()
+    assert not recover(Settings(home=tmp_path / "newest"), place).has_gap
+
+
 def test_a_restored_backup_takes_the_old_copies_place(db: Database, settings: Settings, tmp_path: Path) -> None:
     place = FolderPlace(tmp_path / "bucket")
     copier = Copier(settings, db, place)
@@ -156,8 +219,8 @@ def test_another_workspaces_copies_are_never_overwritten(db: Database, settings:
 def test_a_workspace_that_has_something_is_left_alone(db: Database, settings: Settings, tmp_path: Path) -> None:
     place = FolderPlace(tmp_path / "bucket")
     Copier(settings, db, place).copy()
-    assert recover(settings, place) == 0
-    assert recover(Settings(home=tmp_path / "fresh"), FolderPlace(tmp_path / "empty")) == 0
+    assert recover(settings, place).bytes == 0
+    assert recover(Settings(home=tmp_path / "fresh"), FolderPlace(tmp_path / "empty")).bytes == 0
 
 
 def test_a_place_that_cannot_be_written_is_said_and_costs_no_label(db: Database, settings: Settings, tmp_path: Path) -> None:
@@ -261,13 +324,16 @@ def test_the_chain_covers_what_whole_pieces_cover(lengths: list[int], data: st.D
     parts = [Piece(1, end - n, end) for n, end in zip(lengths, ends, strict=True)]
     merged = [Piece(1, 0, data.draw(st.sampled_from(ends)))]
     lost = data.draw(st.sets(st.sampled_from(parts)))
-    linked = chain([p for p in parts if p not in lost] + merged)
+    there = [p for p in parts if p not in lost] + merged
     at = 0
-    for piece in linked:
+    for piece in chain(there, over_gaps=False):
         assert piece.start == at
         at = piece.end
     assert at >= merged[0].end
     assert not [p for p in parts if p not in lost and p.start == at], "it could have gone on"
+    over = chain(there)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(over)), "no byte twice"
+    assert {p for p in parts if p not in lost and p.start >= merged[0].end} <= {*over}, "nothing whole is left out"
 
 
 def test_no_piece_is_longer_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +360,7 @@ for name in ("first", "second"):
         sys.exit(copier.status.problem)
 db.close()
 new.home.mkdir()
-assert recover(new, place) > 0
+assert recover(new, place).bytes > 0
 print([p.name for p in projects.visible(Database(new))])
 """
 

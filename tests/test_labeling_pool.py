@@ -180,3 +180,18 @@ def test_any_sequence_equals_a_recomputation(data: st.DataObject) -> None:
         assert pool.left_for(who) == len(eligible)
         assert pool.held(who) == sum(1 for _, w in leases if w == who)
         assert {d.item.item_id for d in pool.draw(who, 50)} == eligible
+
+
+def test_what_one_person_began_the_next_finishes_first() -> None:
+    """Two people who label fourteen each share items, so that there is an agreement to look at."""
+    pool = pool_of(ProjectSettings(overlap=2), 200)
+    for drawn in pool.draw("ann", 14):
+        pool.see(drawn.item.item_id, "ann")
+        pool.say(drawn.item.item_id, "", "f")
+    begun = {item_id for item_id in pool.items if pool.said(item_id)}
+    first, second = pool.draw("ben", 10), pool.draw("ben", 20)
+    assert {d.item.item_id for d in first} < begun
+    assert {d.probability for d in first} == {10 / 14}
+    assert begun < {d.item.item_id for d in second}
+    assert {d.probability for d in second if d.item.item_id in begun} == {1.0}
+    assert not begun & {d.item.item_id for d in pool.draw("ann", 200)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,9 @@ from labelling import MODEL_NAME, RUN_ID, seed_project
 from data import gold, labels, people, projects
 from data.records import ProjectSettings
 from data.settings import Settings
+from labeling.assignment import Progress
+from labeling.track import Consistency
+from studio import label_api_in, label_api_out
 
 OPTIONS = ProjectSettings(strength=True, reasons=("clearer", "more correct"), notes=True)
 
@@ -199,3 +203,23 @@ def test_after_an_archived_project_comes_the_next(app: Any, db: Any) -> None:
     assert people.open_project(db, "local") == other.project_id
     assert client.post("/api/label", json=[cast(items[1])]).json()["results"][0]["accepted"]
     assert labels.counts(db, project.project_id).labels == 2
+
+
+def test_what_an_annotator_is_told_moves_alike_for_every_kind() -> None:
+    """A repeat or a gold item completes nothing and leaves as much to do; a normal one does. Nobody may tell them apart."""
+    before = Progress(
+        mine=10, skipped=1, today=4, complete=7, total=90, first_rank=30, left=60, labels=12, consistency=Consistency(0.5, 6)
+    )
+    labelled = before._replace(mine=11, today=5)
+    normal = labelled._replace(complete=8, left=59, labels=13)
+    repeat = labelled._replace(consistency=Consistency(0.57, 7))
+    assert label_api_out.own_progress(normal) == label_api_out.own_progress(repeat) == label_api_out.own_progress(labelled)
+    assert label_api_out.own_progress(normal) != label_api_out.own_progress(before)
+
+
+def test_a_share_that_is_no_share_is_refused_in_words() -> None:
+    for share in ("1e999", "-1", "NaN", "1" + "0" * 400, "true", '"1"'):
+        one = json.loads('{"id": "x", "impression": "i", "event": "cast", "preference": "a", "read_share": ' + share + "}")
+        read = label_api_in.vote(one)
+        assert isinstance(read, label_api_in.Unreadable)
+        assert "read_share" in read.reason

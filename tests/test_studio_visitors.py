@@ -404,9 +404,12 @@ def fetch(studio: Studio, address: str, token: str) -> Any:
     return TestClient(app, base_url="http://127.0.0.1").get(f"/{address}", headers={"cookie": f"{VISITOR_COOKIE}={token}"})
 
 
+EVERY_LABEL = ("majority", "drop", (), (), "", "", True, True)  # what the export form holds when nothing was chosen
+
+
 def test_an_export_goes_to_its_visitor_alone_and_goes_with_the_project(studio: Studio) -> None:
     anna, tab = viewer(studio, ANNA), DataPage(studio).export
-    made = str(tab.export("prompts", "jsonl", True, request(ANNA)))
+    made = str(tab.export(request(ANNA), "prompts", "jsonl", True, "", *EVERY_LABEL))
     address = re.search(r"download/[\w-]+", made)
     assert address is not None
     (file,) = list(studio.settings.export_dir.rglob("*.jsonl"))
