@@ -36,6 +36,7 @@ def label(url: str, n: int) -> set[str]:
     return {vote["id"] for vote in votes}
 
 
+@pytest.mark.slow
 def test_an_app_on_a_new_disk_has_the_labels_of_the_old_one(serve_app: Callable[..., Any], page: Any, tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     app = serve_app("--backup", str(bucket))

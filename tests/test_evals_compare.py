@@ -436,6 +436,7 @@ needs_demo = pytest.mark.skipif(not (DEMO_MODEL / "model.safetensors").exists(),
 
 @pytest.mark.model
 @needs_demo
+@pytest.mark.slow
 def test_the_demo_model_compares_its_own_samples(tmp_path: Path) -> None:
     """The demo model against itself and judged by itself: where the rules prefer an answer the judge mostly does too."""
     held_out = sample_prompts(90, "held_out", random.Random(1))

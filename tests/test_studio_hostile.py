@@ -379,6 +379,7 @@ def test_a_forged_event_is_answered_with_a_sentence(app: App) -> None:
     assert sum("could not read what the page sent" in answer for answer in said) > 20
 
 
+@pytest.mark.slow
 def test_a_visitors_forged_event_tells_no_path_at_all(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "workspace", port=free_port(), visitor=True)
     with open_studio(settings) as studio:

@@ -116,6 +116,7 @@ def test_labels_in_flight_survive_kill_9_of_the_server(killable: Any, page: Any)
         db.close()
 
 
+@pytest.mark.slow
 def test_a_closed_tab_delivers_its_labels_next_time(killable: Any, page: Any) -> None:
     """The server is down and the tab goes away; the next visit sends what was said."""
     process = killable()

@@ -90,6 +90,7 @@ def test_an_answer_that_was_never_turned_to_is_unread(site: Site, phone: Any) ->
     assert [event["read_share"] for event in sent] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_long_answer_is_read_above_the_vote_bar(site: Site, phone: Any) -> None:
     """Its own end can be scrolled to, and the bar stays in place all the while."""
     long = "\n\n".join(f"Paragraph {i} of an answer that goes on for a while." for i in range(60))
