@@ -36,7 +36,7 @@ browser:
 
 # Two at a time: most tests wait for a browser or a child process. A file stays on one side, so that what its tests share is made once.
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+TWO := -n 2 --dist loadfile
 
 test: setup
 	$(PYTEST) $(TWO) -m "not slow" $(ARGS)

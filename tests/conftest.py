@@ -38,15 +38,6 @@ CHROMIUM_ARGS = [
 ]
 
 
-LONGEST_FIRST = ("test_loop_browser", "test_app_kill", "test_app", "test_studio_hostile", "test_evals_compare", "test_training_sft")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files begin first, so that two halves end together."""
-    rank = {name: i for i, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Any:
     from data.settings import Settings
