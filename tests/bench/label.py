@@ -43,7 +43,7 @@ from training.config import config_class, run_args
 VOTES = 200
 ALONE = 150
 ANNOTATORS = 50
-LABELS_EACH = 30
+LABELS_EACH = 12
 THINK_S = 2.0
 SHOWN_EACH = 600
 TURNS = 3
