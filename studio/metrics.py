@@ -50,7 +50,9 @@ class Metrics:
         tail = RunDir(self._runs_dir / run_id).tail(seen.offset)
         seen.offset = tail.offset
         for event in tail.events:
-            if event.get("type") == "metrics":
+            if event.get("type") == "metrics" and event.get("resumed"):
+                seen.metrics = [old for old in seen.metrics if _step(old) <= _step(event)]  # what follows was computed again
+            elif event.get("type") == "metrics":
                 seen.metrics.append(event)
             elif event.get("type") == "log" and isinstance(event.get("text"), str):
                 seen.log.append(event["text"])
@@ -58,3 +60,8 @@ class Metrics:
             seen.metrics = seen.metrics[::2]
         del seen.log[:-200]
         return seen
+
+
+def _step(event: dict[str, Any]) -> float:
+    step = event.get("step")
+    return float(step) if isinstance(step, int | float) else 0.0

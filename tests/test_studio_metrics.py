@@ -1,0 +1,19 @@
+"""What a run has reported, for its charts: one curve, also of a run that went on from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.rundir import RunDir
+from studio.metrics import Metrics
+
+
+def test_points_after_the_checkpoint_that_a_run_went_on_from_are_replaced(tmp_path: Path) -> None:
+    run, metrics = RunDir.create(tmp_path / "r1", {}), Metrics(tmp_path)
+    for step in (1, 2, 3, 4):
+        run.event("metrics", step=step, loss=float(step))
+    assert [event["loss"] for event in metrics.of("r1")] == [1, 2, 3, 4]
+    run.event("metrics", step=2, resumed=True)
+    run.event("metrics", step=3, loss=30.0)
+    for reader in (metrics, Metrics(tmp_path)):
+        assert [(event["step"], event["loss"]) for event in reader.of("r1")] == [(1, 1), (2, 2), (3, 30)]
