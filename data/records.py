@@ -294,6 +294,8 @@ class Run:
     queued_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    place: float = 0.0
+    group_id: str = ""
 
 
 @dataclass(frozen=True)

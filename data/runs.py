@@ -28,9 +28,15 @@ def of_project(db: Database, project_id: str, limit: int | None = None) -> list[
 
 
 def active(db: Database) -> list[Run]:
-    """Queued and running ones of all projects, in the order they were queued."""
-    sql = "select * from runs where status in ('queued', 'running') order by queued_at, run_id"
+    """Queued and running ones of all projects, in the order of the queue."""
+    sql = "select * from runs where status in ('queued', 'running') order by place, queued_at, run_id"
     return [from_row(Run, row) for row in db.rows(sql)]
+
+
+def of_group(db: Database, group_id: str) -> list[Run]:
+    """Runs that were started together, in the order of their start; none for ''."""
+    sql = "select * from runs where group_id = ? and group_id != '' order by queued_at, run_id"
+    return [from_row(Run, row) for row in db.rows(sql, [group_id])]
 
 
 def update(db: Database, run_id: str, **fields: Any) -> None:

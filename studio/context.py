@@ -222,6 +222,7 @@ class Studio:
         chosen: Sequence[Model],
         size: RunSize,
         snapshot_id: str = "",
+        group_id: str = "",
     ) -> Run:
         """Start a run in the open project: the one way, so that a visitor's limits and the endpoints' keys are never forgotten."""
         project = self.project(viewer)
@@ -237,6 +238,7 @@ class Studio:
                 owner=viewer.owner,
                 snapshot_id=snapshot_id,
                 env=self.keys.env(chosen),
+                group_id=group_id,
             )
 
 

@@ -86,6 +86,7 @@ class Jobs:
         snapshot_id: str = "",
         device: str = "cpu",
         env: Mapping[str, str] = {},
+        group_id: str = "",
     ) -> Run:
         """Queue a run; it starts within a moment when its device is free.
 
@@ -121,6 +122,8 @@ class Jobs:
                     result={},
                     error="",
                     queued_at=now(),
+                    place=max((other.place for other in runs.active(self._db)), default=0.0) + 1.0,
+                    group_id=group_id,
                 )
                 self._keys[run_id] = dict(env)
                 runs.add(self._db, run)

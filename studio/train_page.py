@@ -6,7 +6,6 @@ Everything else has a default that was measured on the demo model or is a publis
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
 from studio.render import Html, count, empty, facts, note, notes, run_link
 from studio.visitors import RunSize
-from training.config import TrainConfig, config_class, recipe, run_args
+from training.config import config_class, recipe, run_args, steps_of
 
 METHODS = [
     ("Prefer better over worse (DPO)", "dpo"),
@@ -234,10 +233,3 @@ def _hope(train: int, many: str) -> Html:
 
 def _name(method: str, train: int) -> str:
     return f"{method.upper()} on {count(train, *ROWS[method])}" if train else ""
-
-
-def steps_of(config: TrainConfig, rows: int) -> int:
-    """How many steps a run will take."""
-    if config.max_steps:
-        return config.max_steps
-    return math.ceil(math.ceil(rows / (config.batch_size * config.accumulation)) * config.epochs)

@@ -195,6 +195,13 @@ def read_args(method: Method, args: Mapping[str, Any]) -> tuple[ModelSpec, Train
     return spec, from_json(method, args["train"])
 
 
+def steps_of(config: TrainConfig, rows: int) -> int:
+    """How many steps a run over so many rows takes, on one device."""
+    if config.max_steps:
+        return config.max_steps
+    return math.ceil(math.ceil(rows / (config.batch_size * config.accumulation)) * config.epochs)
+
+
 def recipe(method: str, parameters: int, rows: int = 0) -> TrainConfig:
     """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like.
 

@@ -1,0 +1,105 @@
+"""A training run once more: the very same frozen rows and parent, only what was changed is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from run_studio import VIEWER, ended, freeze, labelled_project, studio_with_runs, train, wait
+
+from data import models, runs
+from data.errors import BadInput
+from data.records import Project, Run
+from labeling import preferences
+from studio.again import config_of, start_again, train_rows
+from studio.context import Studio
+
+
+@pytest.fixture
+def studio(settings: Any, db: Any) -> Iterator[Studio]:
+    with studio_with_runs(settings, db) as opened:
+        yield opened
+
+
+@pytest.fixture
+def project(studio: Studio) -> Project:
+    return labelled_project(studio)
+
+
+@pytest.fixture
+def first(studio: Studio, project: Project) -> Run:
+    run = train(studio, freeze(studio, project), {"beta": 0.5, "seed": 7})
+    return wait(studio.db, run.run_id, ended)
+
+
+def files_of(studio: Studio, run: Run) -> bytes:
+    return (studio.settings.runs_dir / run.run_id / "data.parquet").read_bytes()
+
+
+def test_once_more_is_the_same_run_under_another_id(studio: Studio, first: Run) -> None:
+    again = wait(studio.db, start_again(studio, VIEWER, first).run_id, ended)
+    assert again.status == "finished"
+    assert again.run_id != first.run_id
+    for part in ("args", "data"):
+        assert again.config[part] == first.config[part]
+    assert (again.kind, again.module, again.snapshot_id, again.name) == (first.kind, first.module, first.snapshot_id, first.name)
+    assert (again.config["again_of"], again.config["changes"]) == (first.run_id, {})
+    assert files_of(studio, again) == files_of(studio, first)
+
+
+def test_one_change_changes_one_setting(studio: Studio, first: Run) -> None:
+    again = start_again(studio, VIEWER, first, {"beta": 0.1, "seed": 7}, name="Softer")
+    assert again.name == "Softer"
+    assert again.config["changes"] == {"beta": 0.1}
+    before, after = first.config["args"], again.config["args"]
+    assert after["train"] == {**before["train"], "beta": 0.1}
+    assert {k: v for k, v in after.items() if k != "train"} == {k: v for k, v in before.items() if k != "train"}
+
+
+@pytest.mark.parametrize(("change", "says"), [({"beta": -1.0}, "beta must be at least"), ({"margin": 1.0}, "no setting 'margin'")])
+def test_a_change_that_cannot_be_starts_nothing(studio: Studio, first: Run, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        start_again(studio, VIEWER, first, change)
+    assert len(runs.of_project(studio.db, first.project_id)) == 1
+
+
+def test_new_labels_do_not_slip_in(studio: Studio, project: Project, first: Run) -> None:
+    (label, *_) = studio.db.rows("select impression_id from label_events")
+    preferences.cast(studio.db, "local", label["impression_id"], "b")
+    assert freeze(studio, project).sha256 != first.config["data"]["sha256"]
+    again = start_again(studio, VIEWER, first)
+    assert files_of(studio, again) == files_of(studio, first)
+    assert again.config["data"]["sha256"] == first.config["data"]["sha256"]
+
+
+def test_the_snapshot_stands_in_for_a_run_whose_file_is_gone_but_not_another_file(studio: Studio, first: Run) -> None:
+    own = studio.settings.runs_dir / first.run_id / "data.parquet"
+    kept = own.read_bytes()
+    own.unlink()
+    assert files_of(studio, start_again(studio, VIEWER, first)) == kept
+    own.write_bytes(b"something else")
+    assert files_of(studio, start_again(studio, VIEWER, first)) == kept
+    frozen = studio.db.value("select path from snapshots")
+    (studio.settings.home / frozen).write_bytes(b"something else, too")
+    with pytest.raises(BadInput, match="missing or was changed"):
+        start_again(studio, VIEWER, first)
+
+
+def test_a_parent_that_was_removed_is_named(studio: Studio, first: Run) -> None:
+    models.remove(studio.db, "demo-model")
+    with pytest.raises(BadInput, match="Demo model, the model this run began with, was removed"):
+        start_again(studio, VIEWER, first)
+
+
+def test_what_was_no_training_cannot_be_run_again(studio: Studio, project: Project) -> None:
+    other = studio.jobs.start("generate", "tests.jobs_child", "n", project.project_id, {"args": {}})
+    with pytest.raises(BadInput, match="Only a training run"):
+        start_again(studio, VIEWER, other)
+
+
+def test_the_rows_it_trains_on_are_those_of_the_snapshot(studio: Studio, first: Run) -> None:
+    rows = pq.read_table(studio.settings.runs_dir / first.run_id / "data.parquet").to_pylist()
+    assert train_rows(studio, first) == sum(row["split"] == "train" for row in rows)
+    assert config_of(first).to_json() == first.config["args"]["train"]
