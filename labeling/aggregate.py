@@ -17,7 +17,9 @@ from typing import Literal, NamedTuple
 from data.majority import Item, Outcome, Vote, agreement_by_completion, decide, good_or_bad
 from data.votes import Rules
 
-Reason = Literal["skip", "tie", "both_bad", "split_vote", "conflict", "same_text", "empty_text", "one_sided", "bad"]
+Reason = Literal[
+    "skip", "tie", "both_bad", "split_vote", "conflict", "same_text", "empty_text", "one_sided", "bad", "contradiction", "repeat"
+]
 REASONS: dict[Reason, tuple[str, str]] = {  # of one, of several
     "skip": ("label that was skipped", "labels that were skipped"),
     "tie": ("pair called a tie", "pairs called a tie"),
@@ -34,6 +36,8 @@ REASONS: dict[Reason, tuple[str, str]] = {  # of one, of several
         "answers to prompts that have only good or only bad ones",
     ),
     "bad": ("bad answer, which is nothing to imitate", "bad answers, which are nothing to imitate"),
+    "contradiction": ("row against which another says the opposite", "rows of which others say the opposite"),
+    "repeat": ("row that repeats another", "rows that repeat another"),
 }
 
 

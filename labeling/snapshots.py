@@ -17,7 +17,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +35,8 @@ from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, preference_ro
 from labeling.label_data import Styles, load
 from labeling.label_data import votes as label_votes
 from labeling.label_report import agreement_of, cards
+from labeling.row_checks import sieve
+from training.verdicts import Sieve
 
 MIN_TRAIN_ROWS = 4
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -55,28 +57,37 @@ def freeze(
     *,
     filters: Filters = Filters(),
     rules: Rules = Rules(),
+    leave_out: tuple[Sieve, ...] = (),
     seed: int = 0,
     min_train_rows: int = MIN_TRAIN_ROWS,
 ) -> Snapshot:
-    """The snapshot of all labels that stand now. BadInput, saying how many more labels are needed, when there is too little."""
-    votes.check(filters, rules)
+    """The snapshot of all labels that stand now. BadInput, saying how many more labels are needed, when there is too little.
+
+    `leave_out`: rows that are not wanted beside what filters and rules say (`labeling/row_checks.py`); they are counted like
+    everything else that falls out.
+    """
     project = projects.get(db, project_id)
-    chosen = votes.choose(db, project_id, filters)
-    result = tally(chosen.votes, chosen.known, rules)
-    rows = _rows(db, result, layout, seed)
+    chosen, result, rows = _gather(db, project_id, layout, filters, rules, leave_out, seed)
     _enough(rows, layout, result, min_train_rows)
     random.Random(seed).shuffle(rows)
     part = settings.export_dir / "snapshots" / f".{project_id}-{layout}-{seed}.part"
     sha256 = _write(part, _schema(layout, rules), rows)
-    snapshot_id = content_id(project_id, layout, seed, asdict(filters), asdict(rules), sha256)
+    snapshot_id = content_id(project_id, layout, seed, asdict(filters), asdict(rules), *sorted(leave_out), sha256)
     file = part.with_name(f"{snapshot_id}.parquet")
     part.replace(file)
-    manifest = _manifest(layout, rows, result, chosen, filters, seed, project.name)
+    manifest = _manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name)
     manifest |= {"sha256": sha256, **_trust(db, project)}
     path = file.relative_to(settings.home).as_posix()
     snapshot = Snapshot(snapshot_id, project_id, layout, path, sha256, len(rows), manifest, now())
     db.insert("snapshots", [to_row(snapshot)])
     return get(db, snapshot_id)
+
+
+class Preview(NamedTuple):
+    """What `freeze` would write now: its manifest without hash, agreement and bias card, and its rows before they are shuffled."""
+
+    manifest: dict[str, Any]
+    rows: list[Row]
 
 
 def preview(
@@ -86,16 +97,13 @@ def preview(
     *,
     filters: Filters = Filters(),
     rules: Rules = Rules(),
+    leave_out: tuple[Sieve, ...] = (),
     seed: int = 0,
-) -> dict[str, Any]:
-    """The manifest that `freeze` would write now, without hash, agreement and bias card; nothing is stored, too few rows are no
-    error."""
-    votes.check(filters, rules)
+) -> Preview:
+    """Nothing is stored, too few rows are no error."""
     project = projects.get(db, project_id)
-    chosen = votes.choose(db, project_id, filters)
-    result = tally(chosen.votes, chosen.known, rules)
-    rows = _rows(db, result, layout, seed)
-    return _manifest(layout, rows, result, chosen, filters, seed, project.name)
+    chosen, result, rows = _gather(db, project_id, layout, filters, rules, leave_out, seed)
+    return Preview(_manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name), rows)
 
 
 def get(db: Database, snapshot_id: str) -> Snapshot:
@@ -127,6 +135,30 @@ def in_words(manifest: dict[str, Any]) -> list[str]:
 
 
 # --- what there is --------------------------------------------------------------------------------------------------
+
+
+class _Gathered(NamedTuple):
+    chosen: Chosen
+    result: Tally
+    rows: list[Row]
+
+
+def _gather(
+    db: Database,
+    project_id: str,
+    layout: SnapshotLayout,
+    filters: Filters,
+    rules: Rules,
+    leave_out: tuple[Sieve, ...],
+    seed: int,
+) -> _Gathered:
+    votes.check(filters, rules)
+    chosen = votes.choose(db, project_id, filters)
+    result = tally(chosen.votes, chosen.known, rules)
+    sifted = sieve(_rows(db, result, layout, seed), layout, leave_out)
+    result.drop("contradiction", sifted.contradictions)
+    result.drop("repeat", sifted.repeats)
+    return _Gathered(chosen, result, sifted.rows)
 
 
 def _rows(db: Database, result: Tally, layout: SnapshotLayout, seed: int) -> list[Row]:
@@ -192,7 +224,14 @@ def _write(part: Path, schema: pa.Schema, rows: Sequence[Row]) -> str:
 
 
 def _manifest(
-    layout: SnapshotLayout, rows: Sequence[Row], result: Tally, chosen: Chosen, filters: Filters, seed: int, project: str
+    layout: SnapshotLayout,
+    rows: Sequence[Row],
+    result: Tally,
+    chosen: Chosen,
+    filters: Filters,
+    leave_out: tuple[Sieve, ...],
+    seed: int,
+    project: str,
 ) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "layout": layout,
@@ -201,6 +240,7 @@ def _manifest(
         "seed": seed,
         "filters": asdict(filters),
         "rules": asdict(result.rules),
+        "leave_out": sorted(leave_out),
         "labels": {source: chosen.sources[source] for source in ("people", "simulated", "imported")}
         | {"left_out": chosen.left_out.total()},
         "left_out_by": dict(chosen.left_out),

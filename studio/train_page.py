@@ -196,7 +196,7 @@ class TrainPage:
         return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
     def _learns(self, project: Project, method: str, filters: Filters, rules: Rules) -> Learns:
-        manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method], filters=filters, rules=rules)
+        manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method], filters=filters, rules=rules).manifest
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
         labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
         if not labels and not manifest["labels"]["left_out"]:

@@ -259,7 +259,7 @@ def test_an_export_leaves_out_flagged_labels_and_weighs_the_rest(app: App, page:
         link.click()
     rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
     filters = Filters(without_flags=("too_fast",))
-    manifest = snapshots.preview(app.db, project.project_id, "preference", filters=filters, rules=Rules("weighted"))
+    manifest = snapshots.preview(app.db, project.project_id, "preference", filters=filters, rules=Rules("weighted")).manifest
     assert len(rows) == sum(manifest["rows"].values())
     assert {"prompt", "chosen", "rejected", "weight"} == set(rows[0])
     assert min(row["weight"] for row in rows) < 1.0
@@ -268,11 +268,11 @@ def test_an_export_leaves_out_flagged_labels_and_weighs_the_rest(app: App, page:
 def test_training_counts_what_was_chosen(app: App, page: Any) -> None:
     project = own(app)
     page.goto(f"{app.url}/train")
-    whole = snapshots.preview(app.db, project.project_id, "preference")["rows"]["train"]
+    whole = snapshots.preview(app.db, project.project_id, "preference").manifest["rows"]["train"]
     page.get_by_role("button", name=f"Train on {whole} ").wait_for()
     opened_section(page, "#train-which")
     page.locator("#train-aggregation").get_by_text("One row for each person").click()
-    every = snapshots.preview(app.db, project.project_id, "preference", rules=Rules("every"))["rows"]["train"]
+    every = snapshots.preview(app.db, project.project_id, "preference", rules=Rules("every")).manifest["rows"]["train"]
     assert every > whole
     page.get_by_role("button", name=f"Train on {every} ").wait_for()
 

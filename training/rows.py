@@ -140,7 +140,7 @@ def usable(
     for number, row in enumerate(rows):
         say("checking rows", number, len(rows))
         prompt_id = str(row.get("prompt_id") or f"row {number}")
-        reason = _fault(row, method)
+        reason = fault(row, method)
         if not reason:
             reason = _too_long(row, method, tokenizer, limit, prompt_id, dropped)
         if reason:
@@ -225,7 +225,7 @@ def kto_order(rows: Sequence[Row], batch: int, seed: int) -> list[Row]:
     return [row for part in dealt for row in part]
 
 
-def excerpt(row: Row) -> str:
+def excerpt(row: Mapping[str, Any]) -> str:
     """How the row's last user turn begins, on one line; '' where the prompt is no conversation."""
     turns = row["prompt"] if _is_messages(row["prompt"]) else []
     text = " ".join((turns[-1]["content"] if turns else "").split())
@@ -251,7 +251,7 @@ def _unpaired(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def _fault(row: Row, method: Method) -> str:
+def fault(row: Mapping[str, Any], method: Method) -> str:
     """Why the row cannot be learned from, '' when it can."""
     if not _is_messages(row["prompt"]) or row["prompt"][-1]["role"] != "user":
         return "the prompt is not a conversation that ends with a user turn"
