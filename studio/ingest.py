@@ -20,8 +20,8 @@ from data.engine import ModelSpec
 from data.errors import BadInput
 from data.records import Completion, Judgment, Run, content_id, now
 from data.settings import Settings
+from training.methods import is_training
 
-TRAINING = ("sft", "dpo", "kto")
 BATCH = 500
 log = logging.getLogger(__name__)
 R = TypeVar("R", Completion, Judgment)
@@ -37,7 +37,7 @@ class Taken(NamedTuple):
 def outputs(db: Database, settings: Settings, run: Run, status: str) -> dict[str, Any]:
     """Take in what a run that has ended left in its folder, as far as it got; what to add to its result."""
     folder = settings.runs_dir / run.run_id
-    if run.kind in TRAINING:
+    if is_training(run.kind):
         if status in ("finished", "stopped"):
             return _adapter(db, run, folder)
     elif run.kind == "generate":

@@ -11,8 +11,8 @@ from data.records import Run
 from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
 from studio.render import Html, button, count, duration, facts, figures, note, notes, percent, percents, win_bar
+from training.methods import is_training
 
-TRAINING = ("sft", "dpo", "kto")
 _IDS = re.compile(r" \((?:[0-9a-f]{16,}|row \d+)(?:, (?:[0-9a-f]{16,}|row \d+))*(?: and \d+ more)?\)")
 
 
@@ -43,7 +43,7 @@ def without_ids(sentence: str) -> str:
 
 def after(run: Run) -> Html:
     """What to do with a trained adapter beside comparing it, '' where there is none."""
-    if run.kind not in TRAINING or not run.result.get("model_id"):
+    if not is_training(run.kind) or not run.result.get("model_id"):
         return Html("")
     links = (
         button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
@@ -54,7 +54,7 @@ def after(run: Run) -> Html:
 
 
 def _result(run: Run) -> Html:
-    if run.kind in TRAINING:
+    if is_training(run.kind):
         return training(run)
     if run.kind == "compare":
         return comparison(CompareResult.from_json(run.result)) if run.result.get("n_prompts") else Html("")

@@ -22,7 +22,8 @@ from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading
 from studio.metrics import Metrics
 from studio.plots import HOVER, charts
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
-from studio.run_report import TRAINING, after, report
+from studio.run_report import after, report
+from training.methods import METHOD_FACTS, is_training
 
 SHOWN = 50
 LOG_BYTES = 12_000
@@ -35,10 +36,8 @@ element.addEventListener('click', e => {
   trigger('pick', {run: a.dataset.run});
 });
 """
-KINDS = {
-    "sft": "training (SFT)",
-    "dpo": "training (DPO)",
-    "kto": "training (KTO)",
+KINDS: dict[str, str] = {
+    **{method: f"training ({method.upper()})" for method in METHOD_FACTS},
     "generate": "answers",
     "compare": "comparison",
     "hub_import": "download",
@@ -145,7 +144,7 @@ class RunsPage:
         return [
             _list(mine, run),
             self._detail(run),
-            gr.update(visible=run.kind in TRAINING and bool(run.result.get("model_id"))),
+            gr.update(visible=is_training(run.kind) and bool(run.result.get("model_id"))),
             self._stop_button(run),
             after(run),
             charts(run.kind, self._metrics.of(run.run_id)),

@@ -13,7 +13,7 @@ import gradio as gr
 
 from data import prompts
 from data.errors import BadInput
-from data.records import Model, Project, SnapshotLayout
+from data.records import Model, Project
 from data.votes import Filters, Rules
 from labeling import snapshots
 from studio.choices import outside_world
@@ -24,22 +24,12 @@ from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
 from studio.render import Html, count, empty, facts, note, notes, run_link
 from studio.visitors import RunSize
-from training.config import config_class, recipe, run_args, steps_of
+from training.config import Method, method_named, recipe, run_args, steps_of
+from training.methods import METHOD_FACTS, module_of
 
-METHODS = [
-    ("Prefer better over worse (DPO)", "dpo"),
-    ("Tell good from bad (KTO)", "kto"),
-    ("Imitate good answers (SFT)", "sft"),
-]
-LAYOUTS: dict[str, SnapshotLayout] = {"dpo": "preference", "kto": "binary", "sft": "sft"}
-ROWS: dict[str, tuple[str, str]] = {
-    "dpo": ("preference", "preferences"),
-    "kto": ("answer called good or bad", "answers called good or bad"),
-    "sft": ("good answer", "good answers"),
-}
+METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items() if facts.title]
 FEW, ENOUGH = 10, 100  # rows: below the first a change is unlikely, from the second on likely to show
 LOOK_AT = 500  # labelled prompts, to see whether they are of the demo model's world
-MODULES = {"sft": "training.sft", "dpo": "training.dpo", "kto": "training.kto"}
 
 
 class Learns(NamedTuple):
@@ -104,7 +94,7 @@ class TrainPage:
     def load(self, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
-        method = "dpo" if project.task == "pairwise" else "kto"
+        method: Method = "dpo" if project.task == "pairwise" else "kto"
         parents = self._parents(viewer)
         chosen = next((m for m in parents if m.run_id and m.run_id == query(request, "run")), parents[0] if parents else None)
         choices = [(m.name, m.model_id) for m in parents]
@@ -117,29 +107,28 @@ class TrainPage:
             *self._choice(viewer, method, chosen, {}),
         ]
 
-    def choose(self, request: gr.Request, method: str, model_id: str | None, proposal: str, *values: Any) -> list[Any]:
-        viewer = self._studio.viewer(request)
+    def choose(self, request: gr.Request, chosen: str, model_id: str | None, proposal: str, *values: Any) -> list[Any]:
+        method, viewer = method_named(chosen), self._studio.viewer(request)
         parent = self._parent(viewer, model_id) if model_id else None
         which, knobs = values[: len(self.which.components)], values[len(self.which.components) :]
         return self._choice(viewer, method, parent, self.form.edits(proposal, knobs), *self.which.read(which))
 
-    def start(self, request: gr.Request, method: str, model_id: str | None, name: str, *values: Any) -> str:
+    def start(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> str:
         """Freeze, start, and go and watch."""
-        viewer = self._studio.viewer(request)
+        method, viewer = method_named(chosen), self._studio.viewer(request)
         project = self._studio.project(viewer)
-        config_class(method)
         parent = self._parent(viewer, model_id)
         filters, rules = self.which.read(values[: len(self.which.components)])
         config = self.form.read(method, values[len(self.which.components) :])
         snapshot = snapshots.freeze(
-            self._studio.db, self._studio.settings, project.project_id, LAYOUTS[method], filters=filters, rules=rules
+            self._studio.db, self._studio.settings, project.project_id, METHOD_FACTS[method].layout, filters=filters, rules=rules
         )
         train = int(snapshot.manifest["rows"]["train"])
         file = snapshots.file_of(self._studio.settings, snapshot)
         run = self._studio.start_run(
             viewer,
-            method,  # type: ignore[arg-type]
-            MODULES[method],
+            method,
+            module_of(method),
             " ".join(name.split()) or _name(method, train),
             {
                 "args": run_args(self._studio.keys.spec(parent), config) | {"model_id": parent.model_id, "model_name": parent.name},
@@ -170,7 +159,7 @@ class TrainPage:
     def _choice(
         self,
         viewer: Viewer,
-        method: str,
+        method: Method,
         parent: Model | None,
         edits: Mapping[str, Any],
         filters: Filters = Filters(),
@@ -180,7 +169,7 @@ class TrainPage:
         project = self._studio.project(viewer)
         learns = self._learns(project, method, filters, rules)
         config = recipe(method, parameters_of(str(parent.spec.get("base", ""))) if parent else 0, learns.train)
-        text = f"Train on {count(learns.train, *ROWS[method])}" if learns.train else "Train"
+        text = f"Train on {count(learns.train, *METHOD_FACTS[method].row)}" if learns.train else "Train"
         missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
         return [
             gr.Textbox(_name(method, learns.train), visible=learns.ready),
@@ -195,13 +184,14 @@ class TrainPage:
         labelled = prompts.labelled(self._studio.db, project.project_id, LOOK_AT)
         return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
-    def _learns(self, project: Project, method: str, filters: Filters, rules: Rules) -> Learns:
-        manifest = snapshots.preview(self._studio.db, project.project_id, LAYOUTS[method], filters=filters, rules=rules).manifest
+    def _learns(self, project: Project, method: Method, filters: Filters, rules: Rules) -> Learns:
+        layout = METHOD_FACTS[method].layout
+        manifest = snapshots.preview(self._studio.db, project.project_id, layout, filters=filters, rules=rules).manifest
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
         labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
         if not labels and not manifest["labels"]["left_out"]:
             return Learns(0, empty("Nothing is labelled yet.", "label", "Label the first answers"), False)
-        one, many = ROWS[method]
+        one, many = METHOD_FACTS[method].row
         rows: list[tuple[str, object, object]] = [
             ("Learns from", count(train, one, many), f"from {count(labels, 'label')}"),
             ("Kept for testing", f"{held_out:,}", "on prompts it never sees in training"),
@@ -231,5 +221,5 @@ def _hope(train: int, many: str) -> Html:
     return note(f"A first try: with {train} {many} expect a small change. {ENOUGH} or more make it one that a comparison can show.")
 
 
-def _name(method: str, train: int) -> str:
-    return f"{method.upper()} on {count(train, *ROWS[method])}" if train else ""
+def _name(method: Method, train: int) -> str:
+    return f"{method.upper()} on {count(train, *METHOD_FACTS[method].row)}" if train else ""

@@ -22,6 +22,7 @@ from training.callbacks import RunEvents, StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
 from training.config import Method, TrainConfig
 from training.export import Lineage, save_adapter
+from training.loop import Job
 from training.models import attach_adapter, context_length, has_bf16, load_base, load_tokenizer
 from training.rows import NO_ROWS, Dropped, Row, Rows, longest_text
 
@@ -84,6 +85,23 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "bf16": uses_bf16(config),
         "dataloader_pin_memory": on_gpu,
     }
+
+
+def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows) -> Any:
+    """One of TRL's trainers over the job's base, ready to train."""
+    if kind.__name__ != "SFTTrainer":  # where there is a choice
+        job.run.event("log", text="Trained by TRL.")
+    trainer = kind(
+        model=job.start.model,
+        args=args,
+        train_dataset=as_dataset(rows.train),
+        eval_dataset=as_dataset(rows.held_out),
+        processing_class=job.start.tokenizer,
+        peft_config=job.start.lora,
+        callbacks=[job.events],
+    )
+    hold_in_float32(trainer.model, job.start.parent)
+    return trainer
 
 
 def uses_bf16(config: TrainConfig) -> bool:

@@ -156,12 +156,17 @@ class OrpoConfig(TrainConfig):
 _CLASSES: dict[Method, type[TrainConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "kto": KtoConfig, "orpo": OrpoConfig}
 
 
+def method_named(word: str) -> Method:
+    """The method of that name; BadInput for any other word."""
+    for method in METHODS:
+        if method == word:
+            return method
+    raise BadInput(f"There is no training method {word!r}; choose one of {', '.join(METHODS)}.")
+
+
 def config_class(method: str) -> type[TrainConfig]:
     """The dataclass of a method; BadInput for any other word."""
-    for name, cls in _CLASSES.items():
-        if name == method:
-            return cls
-    raise BadInput(f"There is no training method {method!r}; choose one of {', '.join(METHODS)}.")
+    return _CLASSES[method_named(method)]
 
 
 def knobs(cls: type[TrainConfig]) -> tuple[Knob, ...]:

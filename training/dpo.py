@@ -12,90 +12,55 @@ devices are at hand, where it is asked for (`backend`), and for model families o
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.errors import RunError
 from data.rundir import RunDir, run_child
-from training.config import DpoConfig, read_args
-from training.rows import NO_ADAPTER, Dropped, Rows, Say, check_template, read_rows, usable_or_refuse
-
-if TYPE_CHECKING:
-    from training.adapters import Trainable
-    from training.callbacks import RunEvents
+from training.config import DpoConfig
+from training.loop import Job, train_run
 
 _TOLERANCE = 1e-2
 
 
 def main(run: RunDir) -> dict[str, Any]:
-    """Read, check, load, train, save."""
-    spec, config = read_args("dpo", run.config().get("args", {}))
-    assert isinstance(config, DpoConfig)
-    frozen = read_rows(run, "dpo")  # bad data is refused before seconds are spent on imports
-
-    with run.loading(NO_ADAPTER) as say:
-        say("loading the libraries")
-        from training.adapters import finish, load_trainable, log_dropped, train
-        from training.callbacks import RunEvents, failures_in_words
-
-        with failures_in_words(config):
-            say("loading the base model")
-            start = load_trainable(spec, config, frozen)
-            dropped = Dropped()
-            rows = usable_or_refuse(frozen, "dpo", start.tokenizer, start.limit, dropped, say)
-            check_template(start.tokenizer, rows.train[0], start.ends)
-            log_dropped(run, dropped)
-            events = RunEvents(run, config)
-            say("tokenising the rows")
-            trainer = make_trainer(run, config, start, rows, events, say)
-            say("comparing with the reference")
-            first_loss = checked_first_loss(trainer)
-    with failures_in_words(config):
-        train(trainer)
-        result = finish(run, "dpo", spec, config, trainer, events, first_loss)
-    return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
+    """One run, from its config.json to its adapter."""
+    return train_run(run, "dpo", make_trainer, checked_first_loss)
 
 
-def make_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, events: RunEvents, say: Say) -> Any:
+def make_trainer(job: Job) -> Any:
     """Our trainer or TRL's, ready to train."""
+    config = job.config
+    assert isinstance(config, DpoConfig)
     from training.preference_objectives import Dpo
     from training.preference_rows import items
     from training.preference_trainer import Plan, studio_layout, studio_trainer
 
-    layout = studio_layout(config, start, rows)
+    layout = studio_layout(job)
     if layout is None:
-        run.event("log", text="Trained by TRL.")
-        return trl_trainer(run, config, start, rows, events)
+        return by_trl(job)
     objective = Dpo(config.loss, config.beta, config.sft_weight, config.label_smoothing)
-    train, held_out = (items(part, start.tokenizer, start.limit) for part in rows)
+    train, held_out = (items(part, job.start.tokenizer, job.start.limit) for part in job.rows)
     plan = Plan(objective, train, held_out)
-    return studio_trainer(run, config, start, rows, plan, layout, events, say)
+    return studio_trainer(job, plan, layout)
 
 
-def trl_trainer(run: RunDir, config: DpoConfig, start: Trainable, rows: Rows, events: RunEvents) -> Any:
+def by_trl(job: Job) -> Any:
     """TRL's DPOTrainer."""
+    config = job.config
+    assert isinstance(config, DpoConfig)
     from trl import DPOConfig, DPOTrainer
 
-    from training.adapters import as_dataset, common_args, hold_in_float32
+    from training.adapters import common_args, trl_trainer
 
     with_sft = config.sft_weight > 0
     args = DPOConfig(
-        **common_args(run, config, rows, start.limit),
+        **common_args(job.run, config, job.rows, job.start.limit),
         beta=config.beta,
         loss_type=[config.loss, "sft"] if with_sft else [config.loss],
         loss_weights=[1.0, config.sft_weight] if with_sft else None,
         label_smoothing=config.label_smoothing,
     )
-    trainer = DPOTrainer(
-        model=start.model,
-        args=args,
-        train_dataset=as_dataset(rows.train),
-        eval_dataset=as_dataset(rows.held_out),
-        processing_class=start.tokenizer,
-        peft_config=start.lora,
-        callbacks=[events],
-    )
-    hold_in_float32(trainer.model, start.parent)
-    return trainer
+    return trl_trainer(DPOTrainer, job, args, job.rows)
 
 
 def checked_first_loss(trainer: Any) -> float:

@@ -9,58 +9,33 @@ its start, so the learning rate alone decides how far it moves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.errors import RunError
 from data.rundir import RunDir, run_child
-from training.config import OrpoConfig, read_args
-from training.rows import NO_ADAPTER, Dropped, Rows, Say, check_template, read_rows, usable_or_refuse
-
-if TYPE_CHECKING:
-    from training.adapters import Trainable
-    from training.callbacks import RunEvents
+from training.config import OrpoConfig
+from training.loop import Job, train_run
 
 
 def main(run: RunDir) -> dict[str, Any]:
-    """Read, check, load, train, save."""
-    spec, config = read_args("orpo", run.config().get("args", {}))
-    assert isinstance(config, OrpoConfig)
-    frozen = read_rows(run, "orpo")  # bad data is refused before seconds are spent on imports
-
-    with run.loading(NO_ADAPTER) as say:
-        say("loading the libraries")
-        from training.adapters import finish, load_trainable, log_dropped, train
-        from training.callbacks import RunEvents, failures_in_words
-
-        with failures_in_words(config):
-            say("loading the base model")
-            start = load_trainable(spec, config, frozen)
-            dropped = Dropped()
-            rows = usable_or_refuse(frozen, "orpo", start.tokenizer, start.limit, dropped, say)
-            check_template(start.tokenizer, rows.train[0], start.ends)
-            log_dropped(run, dropped)
-            events = RunEvents(run, config)
-            say("tokenising the rows")
-            trainer = make_trainer(run, config, start, rows, events, say)
-    with failures_in_words(config):
-        train(trainer)
-        first_loss = events.history[0]["loss"] if events.history else None
-        result = finish(run, "orpo", spec, config, trainer, events, first_loss)
-    return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
+    """One run, from its config.json to its adapter."""
+    return train_run(run, "orpo", make_trainer)
 
 
-def make_trainer(run: RunDir, config: OrpoConfig, start: Trainable, rows: Rows, events: RunEvents, say: Say) -> Any:
+def make_trainer(job: Job) -> Any:
     """Our trainer, ready to train; RunError where only TRL could train this model."""
+    config = job.config
+    assert isinstance(config, OrpoConfig)
     from training.preference_objectives import Orpo, SimPo
     from training.preference_rows import items
     from training.preference_trainer import Plan, studio_layout, studio_trainer
 
-    layout = studio_layout(config, start, rows)
+    layout = studio_layout(job)
     if layout is None:
         raise RunError("ORPO and SimPO train on one device and not on this kind of model; choose DPO instead.")
     objective = Orpo(config.beta) if config.variant == "orpo" else SimPo(config.beta, config.margin)
-    train, held_out = (items(part, start.tokenizer, start.limit) for part in rows)
-    return studio_trainer(run, config, start, rows, Plan(objective, train, held_out), layout, events, say)
+    train, held_out = (items(part, job.start.tokenizer, job.start.limit) for part in job.rows)
+    return studio_trainer(job, Plan(objective, train, held_out), layout)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,12 @@ from data.words import count
 from training.adapters import Trainable, common_args, hold_in_float32, uses_bf16
 from training.callbacks import RunEvents
 from training.config import TrainConfig
+from training.loop import Job
 from training.preference_objectives import Objective, Whole
 from training.preference_rows import Item, Layout, deal, parts
 from training.preference_step import BASE, Scorer, Scores, quicken, trusted_layout
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
-from training.rows import Rows, Say, longest_text
+from training.rows import Say, longest_text
 
 _TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part, at most: more is hardly faster and takes more memory
 _LETTERS = 4  # of a text a token, as `longest_text` counts both turns; roughly
@@ -46,31 +47,31 @@ class Plan(NamedTuple):
     dealt: bool = False
 
 
-def studio_layout(config: TrainConfig, start: Trainable, rows: Rows) -> Layout | None:
+def studio_layout(job: Job) -> Layout | None:
     """How our own step would lay out the rows; None when TRL has to train: asked for, several devices, a family that disagrees."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or torch.cuda.device_count() > 1
-    if several or getattr(config, "backend", "studio") != "studio":
+    if several or getattr(job.config, "backend", "studio") != "studio":
         return None
-    quicken(start.model, longest_text(rows) // _LETTERS)
-    return trusted_layout(start.model, start.tokenizer.pad_token_id, start.limit, uses_bf16(config))
+    start = job.start
+    quicken(start.model, longest_text(job.rows) // _LETTERS)
+    return trusted_layout(start.model, start.tokenizer.pad_token_id, start.limit, uses_bf16(job.config))
 
 
-def studio_trainer(
-    run: RunDir, config: TrainConfig, start: Trainable, rows: Rows, plan: Plan, layout: Layout, events: RunEvents, say: Say
-) -> PreferenceTrainer:
+def studio_trainer(job: Job, plan: Plan, layout: Layout) -> PreferenceTrainer:
     """Ready to train, the reference computed or read, what it does said in the run's log."""
-    common = common_args(run, config, rows, start.limit)
+    run, config, start = job.run, job.config, job.start
+    common = common_args(run, config, job.rows, start.limit)
     del common["max_length"]  # TRL's alone
     set_seed(config.seed)
     model = start.model if start.lora is None else get_peft_model(start.model, start.lora)
     hold_in_float32(model, start.parent)
     scorer = Scorer(model, start.tokenizer.pad_token_id, layout, uses_bf16(config))
-    trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, events)
+    trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, job.events)
     how = "each prompt is computed once for both answers" if layout == "shared" else "each answer with a copy of its prompt"
     run.event("log", text=f"Trained by the studio's own step: {how}.")
     if plan.objective.needs_reference:
         cache = reference_cache(run, config, start, scorer)
-        trainer.refer(cache, over_parent=start.lora is None, say=say)
+        trainer.refer(cache, over_parent=start.lora is None, say=job.say)
         if cache and cache.hits:
             run.event("log", text=f"Reference: {count(cache.hits, 'answer')} known from earlier runs, {cache.misses} computed.")
     return trainer

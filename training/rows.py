@@ -14,25 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from data.errors import RunError
+from data.records import SnapshotLayout
 from data.rundir import RunDir
 from data.words import count
 from training.chat import TEMPLATE_KWARGS
 from training.config import Method
+from training.methods import METHOD_FACTS
 
 Row = dict[str, Any]  # one row in TRL's columns: handed to `datasets` as it is
 
-_COLUMNS: dict[Method, tuple[str, ...]] = {
+_COLUMNS: dict[SnapshotLayout, tuple[str, ...]] = {
     "sft": ("prompt", "completion"),
-    "dpo": ("prompt", "chosen", "rejected"),
-    "kto": ("prompt", "completion", "label"),
-    "orpo": ("prompt", "chosen", "rejected"),
+    "preference": ("prompt", "chosen", "rejected"),
+    "binary": ("prompt", "completion", "label"),
 }
-_PAIRED: tuple[Method, ...] = ("dpo", "orpo")
-_NEEDS: dict[Method, str] = {
+_NEEDS: dict[SnapshotLayout, str] = {
     "sft": "answers to imitate (an SFT snapshot)",
-    "dpo": "pairs with a preference (a preference snapshot)",
-    "kto": "single answers labelled good or bad (a binary snapshot)",
-    "orpo": "pairs with a preference (a preference snapshot)",
+    "preference": "pairs with a preference (a preference snapshot)",
+    "binary": "single answers labelled good or bad (a binary snapshot)",
 }
 NO_ADAPTER = "no adapter was made"  # ends the sentence of a run that was stopped before its first step
 _NAMED = 20  # so many prompt ids are named per reason in the log; the count is always whole
@@ -117,9 +116,10 @@ def read_rows(run: RunDir, method: Method) -> Rows:
     if method == "kto" and {"prompt", "chosen", "rejected"} <= names and "completion" not in names:
         rows = _unpaired(table.to_pylist())
     else:
-        missing = [name for name in _COLUMNS[method] if name not in names]
+        layout = METHOD_FACTS[method].layout
+        missing = [name for name in _COLUMNS[layout] if name not in names]
         if missing:
-            raise RunError(f"The data file has no column {missing[0]!r}: {method.upper()} learns from {_NEEDS[method]}.")
+            raise RunError(f"The data file has no column {missing[0]!r}: {method.upper()} learns from {_NEEDS[layout]}.")
         rows = table.to_pylist()
     return Rows(
         [row for row in rows if row.get("split", "train") != "held_out"], [row for row in rows if row.get("split") == "held_out"]
@@ -146,7 +146,7 @@ def usable(
         if reason:
             dropped.add(reason, row, prompt_id)
         else:
-            kept.append({name: row[name] for name in _COLUMNS[method]})
+            kept.append({name: row[name] for name in _COLUMNS[METHOD_FACTS[method].layout]})
     return kept
 
 
@@ -255,13 +255,13 @@ def fault(row: Mapping[str, Any], method: Method) -> str:
     """Why the row cannot be learned from, '' when it can."""
     if not _is_messages(row["prompt"]) or row["prompt"][-1]["role"] != "user":
         return "the prompt is not a conversation that ends with a user turn"
-    answers = [row["chosen"], row["rejected"]] if method in _PAIRED else [row["completion"]]
+    answers = [row["chosen"], row["rejected"]] if METHOD_FACTS[method].paired else [row["completion"]]
     for answer in answers:
         if not _is_messages(answer) or answer[-1]["role"] != "assistant":
             return "an answer is not an assistant turn"
         if not answer[-1]["content"].strip():
             return "an answer is empty"
-    if method in _PAIRED and row["chosen"] == row["rejected"]:
+    if METHOD_FACTS[method].paired and row["chosen"] == row["rejected"]:
         return "both answers are the same"
     if method == "kto" and not isinstance(row["label"], bool):
         return "the label is neither good nor bad"
@@ -281,7 +281,7 @@ def _too_long(row: Row, method: Method, tokenizer: Any, limit: int, prompt_id: s
     prompt = len(_ids(tokenizer, row["prompt"], True))
     if prompt >= limit:
         return f"the prompt is longer than {limit} tokens"
-    answers = [row["chosen"], row["rejected"]] if method in _PAIRED else [row["completion"]]
+    answers = [row["chosen"], row["rejected"]] if METHOD_FACTS[method].paired else [row["completion"]]
     if any(len(_ids(tokenizer, [*row["prompt"], *answer], False)) > limit for answer in answers):
         dropped.cut(row, prompt_id)
     return ""

@@ -8,63 +8,25 @@ completion's tokens only, its end token included.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.rundir import RunDir, run_child
-from training.config import SftConfig, read_args
-from training.rows import NO_ADAPTER, Dropped, Rows, check_template, read_rows, usable_or_refuse
-
-if TYPE_CHECKING:
-    from training.adapters import Trainable
-    from training.callbacks import RunEvents
+from training.loop import Job, train_run
 
 
 def main(run: RunDir) -> dict[str, Any]:
-    """Read, check, load, train, save."""
-    spec, config = read_args("sft", run.config().get("args", {}))
-    assert isinstance(config, SftConfig)
-    frozen = read_rows(run, "sft")  # bad data is refused before seconds are spent on imports
-
-    with run.loading(NO_ADAPTER) as say:
-        say("loading the libraries")
-        from training.adapters import finish, load_trainable, log_dropped, train
-        from training.callbacks import RunEvents, failures_in_words
-
-        with failures_in_words(config):
-            say("loading the base model")
-            start = load_trainable(spec, config, frozen)
-            dropped = Dropped()
-            rows = usable_or_refuse(frozen, "sft", start.tokenizer, start.limit, dropped, say)
-            check_template(start.tokenizer, rows.train[0], start.ends)
-            log_dropped(run, dropped)
-            events = RunEvents(run, config)
-            say("tokenising the rows")
-            trainer = make_trainer(run, config, start, rows, events)
-    with failures_in_words(config):
-        train(trainer)
-        first_loss = events.history[0]["loss"] if events.history else None
-        result = finish(run, "sft", spec, config, trainer, events, first_loss)
-    return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}
+    """One run, from its config.json to its adapter."""
+    return train_run(run, "sft", make_trainer)
 
 
-def make_trainer(run: RunDir, config: SftConfig, start: Trainable, rows: Rows, events: RunEvents) -> Any:
+def make_trainer(job: Job) -> Any:
     """TRL's SFTTrainer, ready to train."""
     from trl import SFTConfig, SFTTrainer
 
-    from training.adapters import as_dataset, common_args, hold_in_float32
+    from training.adapters import common_args, trl_trainer
 
-    args = SFTConfig(**common_args(run, config, rows, start.limit), completion_only_loss=True)
-    trainer = SFTTrainer(
-        model=start.model,
-        args=args,
-        train_dataset=as_dataset(rows.train),
-        eval_dataset=as_dataset(rows.held_out),
-        processing_class=start.tokenizer,
-        peft_config=start.lora,
-        callbacks=[events],
-    )
-    hold_in_float32(trainer.model, start.parent)
-    return trainer
+    args = SFTConfig(**common_args(job.run, job.config, job.rows, job.start.limit), completion_only_loss=True)
+    return trl_trainer(SFTTrainer, job, args, job.rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""The methods of training, one row each: what pages, run folders and checks need to know of them without loading any of them.
+
+A new method is a row here, a config class in `config.py` and a module `training/<method>.py`. Free of torch.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from data.records import SnapshotLayout
+from training.config import Method
+
+
+class MethodFacts(NamedTuple):
+    """`title` says what the method is for; '' keeps it off the Train page. `row`: what it learns from, one and many."""
+
+    title: str
+    layout: SnapshotLayout
+    row: tuple[str, str]
+
+    @property
+    def paired(self) -> bool:
+        """Whether a row holds a chosen and a rejected answer."""
+        return self.layout == "preference"
+
+
+METHOD_FACTS: Final[dict[Method, MethodFacts]] = {
+    "dpo": MethodFacts("Prefer better over worse (DPO)", "preference", ("preference", "preferences")),
+    "kto": MethodFacts("Tell good from bad (KTO)", "binary", ("answer called good or bad", "answers called good or bad")),
+    "sft": MethodFacts("Imitate good answers (SFT)", "sft", ("good answer", "good answers")),
+    "orpo": MethodFacts("", "preference", ("preference", "preferences")),
+}
+
+
+def is_training(kind: str) -> bool:
+    """Whether a run of this kind trains a model."""
+    return kind in METHOD_FACTS
+
+
+def module_of(method: Method) -> str:
+    return f"training.{method}"
