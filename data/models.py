@@ -49,6 +49,11 @@ def visible(db: Database, project_id: str, owner: str, kind: ModelKind | None = 
     return [from_row(Model, row) for row in db.rows(sql, {"project": project_id, "owner": owner, "kind": kind})]
 
 
+def is_trained(model: Model) -> bool:
+    """Whether a run of this studio made it: an adapter, or a whole model."""
+    return bool(model.run_id)
+
+
 def rename(db: Database, model_id: str, name: str) -> None:
     if not db.update("models", {"model_id": model_id}, name=_name(name)):
         raise NotFound("There is no such model; choose one on the Models page.")

@@ -134,7 +134,7 @@ def counts(db: Database, project_id: str) -> Counts:
         (select count(*) from current_labels where project_id = $p and preference != 'skip') as decided,
         (select count(*) from runs where project_id = $p) as runs,
         (select count(*) from runs where project_id = $p and status in ('queued', 'running')) as active_runs,
-        (select count(*) from models where project_id = $p and kind = 'adapter' and removed_at is null) as adapters,
+        (select count(*) from models where project_id = $p and run_id != '' and removed_at is null) as adapters,
         (select count(*) from runs where project_id = $p and kind = 'compare' and status = 'finished') as comparisons
     """
     row = db.row(sql, {"p": project_id})

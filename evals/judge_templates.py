@@ -16,6 +16,7 @@ from pathlib import Path
 from data import demo
 from data.demo.world import judge_prompt
 from data.engine import Message, ModelSpec
+from training.export import portable, root_of
 
 PROMPTS_DIR = Path(__file__).with_name("judge_prompts")
 DEMO_MODEL = Path(demo.__file__).with_name("model")
@@ -36,7 +37,8 @@ def template_for(judge: ModelSpec) -> JudgeTemplate:
 
 
 def is_demo_model(spec: ModelSpec) -> bool:
-    return spec.kind == "local" and Path(spec.base).expanduser().resolve() == DEMO_MODEL.resolve()
+    """Whether it is the demo model, or what all its weights were tuned into."""
+    return spec.kind == "local" and root_of(spec.base) == portable(str(DEMO_MODEL))
 
 
 def question_text(messages: Sequence[Message]) -> str:

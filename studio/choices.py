@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from data.checkers import demo_world
 from data.engine import ModelSpec
+from data.models import is_trained
 from data.records import Model, Prompt
 from evals.judge_templates import is_demo_model
 from studio.context import Studio, Viewer
 from studio.render import Html, count, note
 
 WORLD = "sums, capitals, sorting, spelling, polite replies"
-KINDS = {"base": "", "adapter": " · trained here", "endpoint": " · endpoint", "judge": ""}
 
 
 class BeforeAfter(NamedTuple):
@@ -27,7 +27,7 @@ class BeforeAfter(NamedTuple):
 def writers(studio: Studio, viewer: Viewer) -> list[Model]:
     """Models that answer prompts: trained ones first, newest first, then bases and endpoints."""
     found = [m for m in studio.models(viewer) if m.kind != "judge"]
-    return [m for m in reversed(found) if m.kind == "adapter"] + [m for m in found if m.kind != "adapter"]
+    return [m for m in reversed(found) if is_trained(m)] + [m for m in found if not is_trained(m)]
 
 
 def judges(studio: Studio, viewer: Viewer) -> list[Model]:
@@ -41,15 +41,18 @@ def options(models: Sequence[Model]) -> list[tuple[str, str]]:
     """Name and id for a dropdown; a name that occurs twice is told apart by its date."""
     names = [m.name for m in models]
     return [
-        (f"{m.name}{KINDS[m.kind]}" + (f" · {m.created_at:%d %b %H:%M}" if names.count(m.name) > 1 else ""), m.model_id)
-        for m in models
+        (f"{m.name}{_what(m)}" + (f" · {m.created_at:%d %b %H:%M}" if names.count(m.name) > 1 else ""), m.model_id) for m in models
     ]
 
 
+def _what(model: Model) -> str:
+    return " · trained here" if is_trained(model) else " · endpoint" if model.kind == "endpoint" else ""
+
+
 def before_after(models: Sequence[Model], run_id: str) -> BeforeAfter:
-    """The adapter a training run made (the newest one when `run_id` made none) and what it was trained from."""
-    adapters = [m for m in models if m.kind == "adapter"]
-    after = next((m for m in adapters if run_id and m.run_id == run_id), None) or next(iter(adapters), None)
+    """The model a training run made (the newest one when `run_id` made none) and what it was trained from."""
+    trained = [m for m in models if is_trained(m)]
+    after = next((m for m in trained if run_id and m.run_id == run_id), None) or next(iter(trained), None)
     others = [m.model_id for m in models if after is None or m.model_id != after.model_id]
     if after is None:
         return BeforeAfter(others[0] if others else "", others[1] if len(others) > 1 else "")
@@ -58,7 +61,7 @@ def before_after(models: Sequence[Model], run_id: str) -> BeforeAfter:
 
 
 def is_demo(model: Model) -> bool:
-    """Whether the demo model, with an adapter or without, is behind it."""
+    """Whether the demo model, with an adapter, tuned as a whole or as it came, is behind it."""
     return is_demo_model(ModelSpec.from_json(model.spec))
 
 

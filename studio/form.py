@@ -25,7 +25,7 @@ NAMES = {
     "batch_size": "Rows a step (batch size)",
     "lora_rank": "Adapter width (LoRA rank)",
     "lora_alpha": "Adapter scale (LoRA alpha)",
-    "quantize": "Base in 4 bits (QLoRA)",
+    "tuning": "What is trained (tuning)",
     "beta": "Closeness to the start (beta)",
     "loss": "Form of the loss",
     "sft_weight": "Weight of imitation (SFT)",
@@ -74,6 +74,10 @@ class Form:
         mine = {knob.name for knob in knobs(config_class(method))}
         self.components += [component(knob, knob.name in mine) for knob in chosen]
 
+    def named(self, name: str) -> gr.components.Component:
+        """The component of a knob."""
+        return next(shown for knob, shown in zip(self._knobs, self.components, strict=True) if knob.name == name)
+
     def edits(self, proposal: str, values: Sequence[Any]) -> dict[str, Any]:
         """What a person has changed: what is not as proposed, and what was changed before another method was chosen."""
         given = json.loads(proposal) if proposal else {"proposed": {}, "edited": []}
@@ -87,8 +91,11 @@ class Form:
         return json.dumps({"proposed": config.to_json(), "edited": sorted(edits)})
 
     def show(self, config: TrainConfig, method: str, edits: Mapping[str, Any] | None = None) -> list[Any]:
-        """An update for every component: the method's knobs with the config's values or the `edits`, the others hidden."""
-        values, mine = config.to_json() | dict(edits or {}), {knob.name: knob for knob in knobs(config_class(method))}
+        """An update for every component: the method's knobs with the config's values or the `edits`, the others hidden; those of
+        an adapter where there is none."""
+        values = config.to_json() | dict(edits or {})
+        unused = {"lora_rank", "lora_alpha"} if values["tuning"] == "full" else set()
+        mine = {knob.name: knob for knob in knobs(config_class(method)) if knob.name not in unused}
         return [
             gr.update(visible=True, value=values[knob.name], info=mine[knob.name].help)
             if knob.name in mine

@@ -10,6 +10,7 @@ import gradio as gr
 
 from data import prompts
 from data.errors import BadInput
+from data.models import is_trained
 from data.records import Project, Prompt, Split
 from data.rundir import sha256_of
 from studio.choices import before_after, is_demo, options, outside_world, strangers, writers
@@ -70,7 +71,7 @@ class GenerateTab:
         new = self._prompts(project, "new", LOOK_AT)
         which = "new" if new and (only == "new" or not run_id) else "train"
         trained = before_after(found, run_id).after if run_id else ""
-        bases = [m.model_id for m in found if m.kind != "adapter"] or [m.model_id for m in found]
+        bases = [m.model_id for m in found if not is_trained(m)] or [m.model_id for m in found]
         chosen = trained or next(iter(bases), None)
         if which == "new" and strangers(new) and any(is_demo(m) for m in found if m.model_id == chosen):
             chosen = next((m.model_id for m in found if not is_demo(m)), chosen)

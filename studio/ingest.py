@@ -18,7 +18,7 @@ from data import completions, judgments, models
 from data.database import Database
 from data.engine import ModelSpec
 from data.errors import BadInput
-from data.records import Completion, Judgment, Run, content_id, now
+from data.records import Completion, Judgment, ModelKind, Run, content_id, now
 from data.settings import Settings
 from training.methods import is_training
 
@@ -39,7 +39,7 @@ def outputs(db: Database, settings: Settings, run: Run, status: str) -> dict[str
     folder = settings.runs_dir / run.run_id
     if is_training(run.kind):
         if status in ("finished", "stopped"):
-            return _adapter(db, run, folder)
+            return _model(db, run, folder)
     elif run.kind == "generate":
         return _bad_lines(candidates(db, run, folder, 0).bad)
     elif run.kind == "compare":
@@ -62,23 +62,36 @@ def candidates(db: Database, run: Run, folder: Path, offset: int) -> Taken:
     return Taken(offset, bad)
 
 
-def mend_adapter_paths(db: Database, settings: Settings) -> None:
-    """A workspace that was moved or restored has its adapters elsewhere than their rows say."""
-    for row in db.rows("select model_id, run_id, spec from models where kind = 'adapter' and run_id != ''"):
-        spec, here = json.loads(row["spec"]), settings.runs_dir / row["run_id"] / "adapter"
-        if spec.get("adapter") != str(here) and (here / "adapter_config.json").exists():
-            db.update("models", {"model_id": row["model_id"]}, spec={**spec, "adapter": str(here)})
+def mend_model_paths(db: Database, settings: Settings) -> None:
+    """A workspace that was moved or restored has what was trained elsewhere than the rows say, also where it lies below another."""
+    rows = db.rows("select model_id, kind, run_id, spec from models where kind in ('base', 'adapter')")
+    specs = {row["model_id"]: json.loads(row["spec"]) for row in rows}
+    moved = {}
+    for row in (row for row in rows if row["run_id"]):
+        part, name = ("adapter", "adapter") if row["kind"] == "adapter" else ("base", "model")
+        here = settings.runs_dir / row["run_id"] / name
+        if here.is_dir():
+            moved[specs[row["model_id"]].get(part)] = str(here)
+    for model_id, spec in specs.items():
+        mended = spec | {part: moved.get(spec.get(part), spec.get(part, "")) for part in ("base", "adapter")}
+        if mended != spec:
+            db.update("models", {"model_id": model_id}, spec=mended)
 
 
-def _adapter(db: Database, run: Run, folder: Path) -> dict[str, Any]:
-    if not (folder / "adapter" / "adapter_config.json").exists():
-        return {}
+def _model(db: Database, run: Run, folder: Path) -> dict[str, Any]:
+    """What was trained as a model to choose: an adapter over the base it began with, or a base of its own."""
     args = run.config.get("args", {})
     parent = ModelSpec.from_json(args["model"])
-    spec = ModelSpec("local", parent.base, str(folder / "adapter"), parent.quantize)
+    kind: ModelKind
+    if (folder / "adapter" / "adapter_config.json").exists():
+        kind, spec = "adapter", ModelSpec("local", parent.base, str(folder / "adapter"), parent.quantize)
+    elif (folder / "model" / "config.json").exists():
+        kind, spec = "base", ModelSpec("local", str(folder / "model"))
+    else:
+        return {}
     model = models.new(
         run.name,
-        "adapter",
+        kind,
         spec.to_json(),
         run.project_id,
         run.owner,

@@ -159,7 +159,7 @@ class Jobs:
 
     def reconcile(self) -> None:
         """Once, at the start: runs whose process lives are followed on, the others get their true end; then go on as usual."""
-        ingest.mend_adapter_paths(self._db, self._settings)
+        ingest.mend_model_paths(self._db, self._settings)
         self._go()
 
     def close(self) -> None:

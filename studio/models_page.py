@@ -26,7 +26,6 @@ from studio.render import Column as Col
 from studio.render import Html, ago, bar, esc, note, table, tag
 from studio.side_by_side import Asked, Column, ask, merge, streams
 
-KINDS = {"base": "base", "adapter": "trained here", "endpoint": "endpoint", "judge": "judge"}
 SUGGESTED = ["HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"]
 PURPOSES: list[tuple[str, Literal["base", "judge"]]] = [("To write answers and be trained", "base"), ("To judge answers", "judge")]
 
@@ -255,7 +254,7 @@ class ModelsPage:
         if not model_id:
             raise BadInput("Choose a model first.")
         model = self._studio.model(viewer, model_id)
-        if model.owner != viewer.owner or (is_demo(model) and model.kind != "adapter"):
+        if model.owner != viewer.owner or (is_demo(model) and not models.is_trained(model)):
             raise BadInput(f"{model.name} belongs to the app and stays as it is.")
         return model
 
@@ -276,7 +275,7 @@ class ModelsPage:
         choices = options(found)
         ids = [m.model_id for m in found]
         value = wanted if wanted in ids else (ids[0] if ids else None)
-        editable = options([m for m in found if m.owner == viewer.owner and (m.kind == "adapter" or not is_demo(m))])
+        editable = options([m for m in found if m.owner == viewer.owner and (models.is_trained(m) or not is_demo(m))])
         return [
             self._table(found),
             gr.Dropdown(choices, value=value),
@@ -285,15 +284,18 @@ class ModelsPage:
 
     def _table(self, found: list[Model]) -> Html:
         names = {m.model_id: m.name for m in found}
-        rows = [(m.name, tag(KINDS[m.kind]), self._where(m, names), ago(m.created_at)) for m in found]
+        rows = [
+            (m.name, tag("trained here" if models.is_trained(m) else m.kind), self._where(m, names), ago(m.created_at))
+            for m in found
+        ]
         if not rows:
             return note("There is no model yet: add one from the hub, from a folder or as an endpoint.", "warn")
         columns = [Col("Name"), Col("Kind", "tight"), Col("Where it is", "clip"), Col("Added", "num", wide=True)]
         return table(columns, rows, label="Models")
 
     def _where(self, m: Model, names: dict[str, str]) -> str:
-        if m.kind == "adapter":
-            return f"on {names.get(m.parent_model_id, 'a model that was removed')}"
+        if models.is_trained(m):
+            return f"{'on' if m.kind == 'adapter' else 'from'} {names.get(m.parent_model_id, 'a model that was removed')}"
         if m.spec.get("kind") == "endpoint":
             return f"{m.spec['base']} at {m.spec['url']}{_key_in_words(self._studio.keys.where(m))}"
         return "comes with the studio" if is_demo(m) else f"{m.spec['base']}{', in 4 bits' if m.spec.get('quantize') else ''}"

@@ -13,6 +13,7 @@ import gradio as gr
 
 from data import prompts
 from data.errors import BadInput
+from data.models import is_trained
 from data.records import Model, Project
 from data.votes import Filters, Rules
 from labeling import snapshots
@@ -74,7 +75,13 @@ class TrainPage:
         demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
         changed = [each.submit if isinstance(each, gr.Textbox) else each.input for each in which]
         gr.on(
-            [self.method.input, self.start_from.input, *changed, *(each.blur for each in which if isinstance(each, gr.Textbox))],
+            [
+                self.method.input,
+                self.start_from.input,
+                self.form.named("tuning").input,
+                *changed,
+                *(each.blur for each in which if isinstance(each, gr.Textbox)),
+            ],
             guarded(self.choose),
             [self.method, self.start_from, self.proposal, *which, *knobs],
             chosen,
@@ -144,9 +151,9 @@ class TrainPage:
     # --- what is shown ---
 
     def _parents(self, viewer: Viewer) -> list[Model]:
-        """Bases first, then adapters from new to old: what can be trained on here."""
+        """Bases first, then what was trained here from new to old."""
         local = [m for m in self._studio.models(viewer) if m.spec.get("kind") == "local" and m.kind in ("base", "adapter")]
-        return [m for m in local if m.kind == "base"] + [m for m in reversed(local) if m.kind == "adapter"]
+        return [m for m in local if not is_trained(m)] + [m for m in reversed(local) if is_trained(m)]
 
     def _parent(self, viewer: Viewer, model_id: str | None) -> Model:
         if not model_id:
@@ -168,7 +175,8 @@ class TrainPage:
         """Name, what it learns from, the button, and the knobs, for this method and parent."""
         project = self._studio.project(viewer)
         learns = self._learns(project, method, filters, rules)
-        config = recipe(method, parameters_of(str(parent.spec.get("base", ""))) if parent else 0, learns.train)
+        size = parameters_of(str(parent.spec.get("base", ""))) if parent else 0
+        config = recipe(method, size, learns.train, str(edits.get("tuning", "")))
         text = f"Train on {count(learns.train, *METHOD_FACTS[method].row)}" if learns.train else "Train"
         missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
         return [

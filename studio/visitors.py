@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from data import import_folder, projects
+from data import import_folder, models, projects
 from data.database import Database
 from data.errors import LimitReached, StudioError
 from data.records import Model, Project
@@ -149,14 +149,14 @@ class Visitors:
         self.check_room(project, 0, size.prompts * size.samples)
         counts = projects.counts(self._db, project.project_id)
         if size.steps and counts.adapters >= MAX_ADAPTERS:
-            raise LimitReached(f"A visitor's project holds at most {MAX_ADAPTERS} adapters; remove one on the Models page.")
+            raise LimitReached(f"A visitor's project holds at most {MAX_ADAPTERS} trained models; remove one on the Models page.")
 
     def check_models(self, project: Project, chosen: Sequence[Model]) -> None:
         """A visitor uses the demo model and what was trained from it, nothing else."""
         if not project.owner:
             return
         for model in chosen:
-            own = model.kind == "adapter" and model.project_id == project.project_id and model.owner == project.owner
+            own = models.is_trained(model) and model.project_id == project.project_id and model.owner == project.owner
             if not own and model.model_id not in (demo_project.MODEL_ID, demo_project.JUDGE_ID):
                 raise LimitReached(
                     "A visitor can use the demo model and what was trained from it; run the studio on your own machine for others."

@@ -66,7 +66,8 @@ def test_settings_survive_the_run_folder(method: Any) -> None:
         ({"batch_size": 0}, "at least 1"),
         ({"batch_size": 2.5}, "a whole number"),
         ({"batch_size": True}, "a whole number"),
-        ({"quantize": 1}, "on or off"),
+        ({"tuning": "half"}, "one of qlora, lora, full"),
+        ({"quantize": True, "tuning": "lora"}, "no setting 'quantize'"),
         ({"schedule": "zigzag"}, "one of cosine"),
         ({"beta": 11}, "at most 10"),
         ({"rpo_alpha": 1.0}, "no setting 'rpo_alpha'"),
@@ -111,7 +112,7 @@ def test_bigger_bases_get_smaller_steps(method: str) -> None:
     demo, small, large = (recipe(method, n) for n in (2_000_000, 600_000_000, 7_000_000_000))
     assert demo == config_class(method)()
     assert demo.learning_rate > small.learning_rate >= large.learning_rate
-    assert large.quantize
+    assert (small.tuning, large.tuning) == ("lora", "qlora")
     assert large.checkpointing
     assert isinstance(large, TrainConfig)
 
@@ -126,3 +127,12 @@ def test_settings_are_free_of_torch() -> None:
     code = f"import sys, training.config, training.memory, training.rows; print([m for m in {names.split()} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("size", [2_000_000, 600_000_000, 7_000_000_000])
+@pytest.mark.parametrize("method", METHODS)
+def test_all_weights_take_a_tenth_of_an_adapters_step(method: str, size: int) -> None:
+    full = recipe(method, size, tuning="full")
+    assert full.tuning == "full"
+    assert full.learning_rate == pytest.approx(recipe(method, size).learning_rate / 10)
+    assert recipe(method, size, tuning="lora").tuning == "lora"

@@ -35,9 +35,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("backend", ["studio", "trl"])
-@pytest.mark.parametrize("quantize", [True, False])
-def test_a_run_starts_at_ln_2_and_widens_the_margin(tmp_path: Path, base: Path, quantize: bool, backend: str) -> None:
-    config = DpoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01, precision="fp32", backend=backend)
+@pytest.mark.parametrize("tuning", ["qlora", "lora"])
+def test_a_run_starts_at_ln_2_and_widens_the_margin(tmp_path: Path, base: Path, tuning: str, backend: str) -> None:
+    config = DpoConfig(**{**FEW, "max_steps": 6}, tuning=tuning, learning_rate=0.01, precision="fp32", backend=backend)
     run = make_run(tmp_path / "run", base, config, [*dpo_rows(), *dpo_rows(4, "held_out")])
     result = dpo.main(run)
     assert result["first_loss"] == pytest.approx(LN2, abs=1e-4)
@@ -69,7 +69,7 @@ def test_a_second_run_over_the_same_labels_computes_no_reference(tmp_path: Path,
 
 def test_a_run_done_again_gives_the_same_adapter(tmp_path: Path, base: Path) -> None:
     """The first computes its reference, the second reads it."""
-    config = DpoConfig(**{**FEW, "max_steps": 4}, quantize=False, learning_rate=0.01)
+    config = DpoConfig(**{**FEW, "max_steps": 4}, tuning="lora", learning_rate=0.01)
     runs = [make_run(tmp_path / "runs" / name, base, config, dpo_rows(10)) for name in "ab"]
     for run in runs:
         dpo.main(run)
@@ -79,7 +79,7 @@ def test_a_run_done_again_gives_the_same_adapter(tmp_path: Path, base: Path) -> 
 
 
 def test_a_stop_while_the_reference_is_computed_ends_the_run(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path / "run", base, DpoConfig(**FEW, quantize=False), dpo_rows())
+    run = make_run(tmp_path / "run", base, DpoConfig(**FEW, tuning="lora"), dpo_rows())
     said = Loading.__call__
 
     def stop_there(self: Loading, what: str, done: int = 0, total: int = 0) -> None:
@@ -101,16 +101,16 @@ def test_the_sft_part_can_be_left_out(tmp_path: Path, base: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["ipo", "hinge", "robust", "apo_zero", "sppo_hard"])
 def test_every_loss_of_the_form_trains(tmp_path: Path, base: Path, loss: str) -> None:
-    config = DpoConfig(**{**FEW, "max_steps": 2}, quantize=False, loss=loss, label_smoothing=0.1 if loss == "robust" else 0.0)
+    config = DpoConfig(**{**FEW, "max_steps": 2}, tuning="lora", loss=loss, label_smoothing=0.1 if loss == "robust" else 0.0)
     result = dpo.main(make_run(tmp_path / "run", base, config, dpo_rows()))
     assert result["first_loss"] == pytest.approx(LN2, abs=1e-4)
 
 
-@pytest.mark.parametrize("quantize", [True, False])
-def test_dpo_over_an_sft_adapter_goes_on_from_it(tmp_path: Path, base: Path, quantize: bool) -> None:
-    parent = make_run(tmp_path / "sft", base, SftConfig(**FEW, quantize=quantize, learning_rate=0.02), sft_rows())
+@pytest.mark.parametrize("tuning", ["qlora", "lora"])
+def test_dpo_over_an_sft_adapter_goes_on_from_it(tmp_path: Path, base: Path, tuning: str) -> None:
+    parent = make_run(tmp_path / "sft", base, SftConfig(**FEW, tuning=tuning, learning_rate=0.02), sft_rows())
     sft.main(parent)
-    config = DpoConfig(**FEW, quantize=quantize, learning_rate=0.01)
+    config = DpoConfig(**FEW, tuning=tuning, learning_rate=0.01)
     run = make_run(tmp_path / "dpo", base, config, dpo_rows(), adapter=parent.path / "adapter")
     assert dpo.main(run)["first_loss"] == pytest.approx(LN2, abs=1e-4)
     before, after = adapter_weights(parent), adapter_weights(run)

@@ -53,16 +53,16 @@ def test_every_batch_holds_good_and_bad_answers(
 ) -> None:
     seen = watch_batches(monkeypatch)
     result = kto.main(
-        make_run(tmp_path / "run", base, KtoConfig(epochs=2, batch_size=4, lora_rank=4, max_length=128, quantize=False), rows)
+        make_run(tmp_path / "run", base, KtoConfig(epochs=2, batch_size=4, lora_rank=4, max_length=128, tuning="lora"), rows)
     )
     labels = 24 if "chosen" in rows[0] else len(rows)
     assert len(seen) == result["steps"] == 2 * -(-labels // 4)
     assert all(len(batch) == 4 and len(set(batch)) == 2 for batch in seen)
 
 
-@pytest.mark.parametrize(("quantize", "backend"), [(True, "studio"), (False, "studio"), (True, "trl")])
-def test_a_run_parts_the_rewards(tmp_path: Path, base: Path, quantize: bool, backend: str) -> None:
-    config = KtoConfig(**{**FEW, "max_steps": 6}, quantize=quantize, learning_rate=0.01, backend=backend)
+@pytest.mark.parametrize(("tuning", "backend"), [("qlora", "studio"), ("lora", "studio"), ("qlora", "trl")])
+def test_a_run_parts_the_rewards(tmp_path: Path, base: Path, tuning: str, backend: str) -> None:
+    config = KtoConfig(**{**FEW, "max_steps": 6}, tuning=tuning, learning_rate=0.01, backend=backend)
     run = make_run(tmp_path / "run", base, config, [*kto_rows(), *kto_rows(3, 2, "held_out")])
     result = kto.main(run)
     metrics = [event for event in events(run, "metrics") if "loss" in event]
@@ -75,7 +75,7 @@ def test_a_run_parts_the_rewards(tmp_path: Path, base: Path, quantize: bool, bac
 
 
 def test_weights_of_the_rarer_side_reach_the_loss(tmp_path: Path, base: Path) -> None:
-    run = make_run(tmp_path / "run", base, KtoConfig(**FEW, quantize=False), kto_rows(3, 9))
+    run = make_run(tmp_path / "run", base, KtoConfig(**FEW, tuning="lora"), kto_rows(3, 9))
     kto.main(run)
     assert events(run, "metrics")[0]["loss"] == pytest.approx((3 * 0.5 + 1 * 3 * 0.5) / 4, abs=0.3)
 

@@ -38,7 +38,7 @@ def test_every_knob_moves_the_estimate_the_right_way() -> None:
     start = estimate(SMOLLM_135M, "dpo", base).total
     assert estimate(SMOLLM_135M, "dpo", replace(base, batch_size=16)).total > start
     assert estimate(SMOLLM_135M, "dpo", replace(base, lora_rank=64)).total > start
-    assert estimate(SMOLLM_135M, "dpo", replace(base, quantize=False)).total > start
+    assert estimate(SMOLLM_135M, "dpo", replace(base, tuning="lora")).total > start
     assert estimate(SMOLLM_135M, "dpo", replace(base, checkpointing=True)).total < start
     assert estimate(SMOLLM_135M, "dpo", base, tokens=100).total < start
     assert estimate(SMOLLM_135M, "sft", SftConfig()).total < start
@@ -67,3 +67,9 @@ def test_a_real_folder_is_counted_to_the_last_weight_and_nf4_weighs_what_is_said
     quantized = load_base(ModelSpec("local", base=folder, quantize=True), for_training=True, dtype=torch.bfloat16)
     held = sum(p.numel() * p.element_size() for p in quantized.parameters())
     assert estimate(shape, "sft", SftConfig()).weights == pytest.approx(held, rel=0.1)
+
+
+def test_all_weights_want_18_bytes_each_beside_their_activations() -> None:
+    full = estimate(LLAMA_2_7B, "dpo", DpoConfig(tuning="full", checkpointing=True))
+    assert full.weights + full.trained == 18 * LLAMA_2_7B.parameters
+    assert 115e9 < full.weights + full.trained < 125e9, "a 7B model in mixed precision, as is known"

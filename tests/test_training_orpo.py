@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("variant", "beta"), [("orpo", 0.5), ("simpo", 2.0)])
 def test_a_run_parts_the_answers(tmp_path: Path, base: Path, variant: str, beta: float) -> None:
-    config = OrpoConfig(**{**FEW, "max_steps": 8}, quantize=False, learning_rate=0.01, variant=variant, beta=beta)
+    config = OrpoConfig(**{**FEW, "max_steps": 8}, tuning="lora", learning_rate=0.01, variant=variant, beta=beta)
     run = make_run(tmp_path / "runs" / "r", base, config, [*dpo_rows(), *dpo_rows(4, "held_out")])
     result = orpo.main(run)
     metrics = [event for event in events(run, "metrics") if "loss" in event]
@@ -53,4 +53,4 @@ def test_orpo_goes_on_from_a_parent_in_four_bits(tmp_path: Path, base: Path) -> 
 def test_what_our_step_cannot_train_is_refused(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preference_trainer, "trusted_layout", lambda *args: None)
     with pytest.raises(RunError, match="choose DPO instead"):
-        orpo.main(make_run(tmp_path / "run", base, OrpoConfig(**FEW, quantize=False), dpo_rows()))
+        orpo.main(make_run(tmp_path / "run", base, OrpoConfig(**FEW, tuning="lora"), dpo_rows()))

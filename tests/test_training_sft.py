@@ -32,9 +32,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.save_model(tmp_path_factory.mktemp("base") / "tiny", hidden_size=64)
 
 
-@pytest.mark.parametrize("quantize", [True, False])
-def test_a_run_learns_and_reports(tmp_path: Path, base: Path, quantize: bool) -> None:
-    config = SftConfig(**FEW, quantize=quantize, learning_rate=0.01)
+@pytest.mark.parametrize("tuning", ["qlora", "lora"])
+def test_a_run_learns_and_reports(tmp_path: Path, base: Path, tuning: str) -> None:
+    config = SftConfig(**FEW, tuning=tuning, learning_rate=0.01)
     run = make_run(tmp_path / "run", base, config, [*sft_rows(), *sft_rows(4, "held_out")])
     result = sft.main(run)
     weights = adapter_weights(run)
@@ -53,7 +53,7 @@ def test_the_adapter_loads_in_plain_peft_and_changes_the_model(tmp_path: Path, b
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    run = make_run(tmp_path / "run", base, SftConfig(**FEW, quantize=False, learning_rate=0.01), sft_rows())
+    run = make_run(tmp_path / "run", base, SftConfig(**FEW, tuning="lora", learning_rate=0.01), sft_rows())
     sft.main(run)
     files = {path.name for path in (run.path / "adapter").iterdir()}
     assert files == {"adapter_config.json", "adapter_model.safetensors", "README.md"}, "no pickle, no trainer state"
@@ -112,7 +112,7 @@ def test_an_evaluation_does_not_change_the_gradients_of_a_quantized_base(base: P
 
 
 def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> None:
-    config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, quantize=False)
+    config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, tuning="lora")
     run = make_run(tmp_path / "run", base, config, sft_rows(48))
     child = start("sft", run)
     while not events(run, "metrics"):
@@ -132,7 +132,7 @@ def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> N
 
 @pytest.mark.parametrize("phase", ["loading the libraries", "loading the base model"])
 def test_a_stop_before_the_first_step_ends_the_run_without_an_adapter(tmp_path: Path, base: Path, phase: str) -> None:
-    config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, quantize=False)
+    config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, tuning="lora")
     run = make_run(tmp_path / "run", base, config, sft_rows(48))
     child = start("sft", run)
     while not any(event["unit"] == phase for event in events(run, "progress")):
@@ -157,7 +157,7 @@ def test_a_stop_in_an_evaluation_keeps_the_steps_before_it(tmp_path: Path, base:
             told.run.request_stop()
 
     monkeypatch.setattr(RunEvents, "on_epoch_end", stop_at_the_second)
-    config = SftConfig(epochs=4, batch_size=2, lora_rank=4, max_length=128, quantize=False)
+    config = SftConfig(epochs=4, batch_size=2, lora_rank=4, max_length=128, tuning="lora")
     run = make_run(tmp_path / "run", base, config, [*sft_rows(12), *sft_rows(6, "held_out")])
     result = sft.main(run)
     assert result["steps"] == 12
@@ -171,7 +171,7 @@ def test_a_prompt_longer_than_the_context_is_left_out_and_named(
 ) -> None:
     rows = sft_rows()
     rows[3]["prompt"] = user("much too long " * 40)
-    run = make_run(tmp_path / "run", base, SftConfig(**{**FEW, "max_length": 1024, "max_steps": 1}, quantize=False), rows)
+    run = make_run(tmp_path / "run", base, SftConfig(**{**FEW, "max_length": 1024, "max_steps": 1}, tuning="lora"), rows)
     result = sft.main(run)
     assert result["rows"] == 11
     reasons = result["dropped"]["reasons"]

@@ -6,6 +6,7 @@ Imported inside the trainers' `main`, because it needs torch. Everything that di
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,14 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 
 from data.engine import ModelSpec
 from data.rundir import RunDir
 from training.callbacks import RunEvents, StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
 from training.config import Method, TrainConfig
-from training.export import Lineage, save_adapter
+from training.export import Lineage, save_adapter, save_model
 from training.loop import Job
 from training.models import attach_adapter, context_length, has_bf16, load_base, load_tokenizer
 from training.rows import NO_ROWS, Dropped, Row, Rows, longest_text
@@ -30,7 +31,8 @@ _SHORT = 1000  # letters of a row whose attention scores weigh nothing
 
 
 class Trainable(NamedTuple):
-    """A base with its tokenizer. `lora` makes a new adapter; it is None over a parent adapter, which is trained on instead."""
+    """A base with its tokenizer. `lora` makes a new adapter; it is None over a parent adapter, which is trained on instead, and
+    where all weights are trained."""
 
     model: Any
     tokenizer: Tokenizer
@@ -41,13 +43,21 @@ class Trainable(NamedTuple):
 
 
 def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -> Trainable:
-    """The base of `spec`, in NF4 when the config says so, under its parent adapter if it has one; `rows` are what it will see."""
+    """The base of `spec` as `config.tuning` says, under its parent adapter if it has one; `rows` are what it will see.
+
+    Full tuning holds all weights in fp32, a parent adapter merged into them: steps of 1e-6 would round to nothing in bf16.
+    """
+    full = config.tuning == "full"
     tokenizer = load_tokenizer(spec.base)
-    model: Any = load_base(replace(spec, quantize=config.quantize), for_training=True, dtype=_dtype(config))
+    dtype = torch.float32 if full else _dtype(config)
+    model: Any = load_base(replace(spec, quantize=config.tuning == "qlora"), for_training=True, dtype=dtype)
     if model.device.type == "cpu" and longest_text(rows) < _SHORT:
         model.set_attn_implementation("eager")  # on a CPU the fused kernel's backward takes a sixth of a step over short rows
     limit = min(config.max_length, context_length(model))
     ends = end_of_turn_ids(tokenizer, model)
+    if full:
+        whole = attach_adapter(model, spec.adapter).merge_and_unload() if spec.adapter else model
+        return Trainable(whole.requires_grad_(True), tokenizer, None, limit, ends, {})
     if spec.adapter:
         model = attach_adapter(model, spec.adapter, trainable=True)
         parent = {name: p.detach().float().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -87,7 +97,7 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
     }
 
 
-def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows) -> Any:
+def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows, **more: Any) -> Any:
     """One of TRL's trainers over the job's base, ready to train."""
     if kind.__name__ != "SFTTrainer":  # where there is a choice
         job.run.event("log", text="Trained by TRL.")
@@ -99,6 +109,7 @@ def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows) -> Any:
         processing_class=job.start.tokenizer,
         peft_config=job.start.lora,
         callbacks=[job.events],
+        **more,
     )
     hold_in_float32(trainer.model, job.start.parent)
     return trainer
@@ -110,6 +121,12 @@ def uses_bf16(config: TrainConfig) -> bool:
 
 def _dtype(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if uses_bf16(config) else torch.float32
+
+
+def reference_model(start: Trainable) -> Any:
+    """What TRL compares with where all weights are trained: a copy, because nothing can be switched off; None for an adapter."""
+    full = not isinstance(start.model, PeftModel) and start.lora is None
+    return copy.deepcopy(start.model).requires_grad_(False).eval() if full else None
 
 
 def as_dataset(rows: Sequence[Row]) -> Dataset | None:
@@ -136,15 +153,19 @@ def train(trainer: Any) -> None:
 def finish(
     run: RunDir, method: Method, spec: ModelSpec, config: TrainConfig, trainer: Any, events: RunEvents, first_loss: float | None
 ) -> dict[str, Any]:
-    """Save the adapter, whether training ended or was stopped, and say what came out."""
+    """Save the adapter or the whole model, whether training ended or was stopped, and say what came out."""
     steps = int(trainer.state.global_step)
     record = run.config()
     lineage = Lineage(
         method, spec.base, spec.adapter, config.to_json(), record.get("data", {}), record.get("versions", {}), events.final(), steps
     )
-    save_adapter(trainer.model, run.path / "adapter", lineage)
+    if config.tuning == "full":
+        weights = trainer.accelerator.get_state_dict(trainer.model)
+        save_model(trainer.accelerator.unwrap_model(trainer.model), weights, load_tokenizer(spec.base), run.path / "model", lineage)
+    else:
+        save_adapter(trainer.model, run.path / "adapter", lineage)
     return {
-        "adapter": "adapter",
+        **({"model": "model"} if config.tuning == "full" else {"adapter": "adapter"}),
         "steps": steps,
         "seconds": round(time.monotonic() - events.started, 1),
         "first_loss": first_loss,

@@ -21,6 +21,7 @@ from data.errors import BadInput
 
 Method = Literal["sft", "dpo", "kto", "orpo"]
 Group = Literal["basic", "advanced"]
+TUNINGS: tuple[str, ...] = ("qlora", "lora", "full")
 METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo")
 
 
@@ -54,7 +55,12 @@ def _knob(
 
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
 _DEMO_STEPS, _DEMO_EPOCHS = 30, 10.0  # of few rows: at least so many steps, in at most so many rounds
+_FULL_RATE = 0.1  # of an adapter's learning rate
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
+_TUNING_HELP = (
+    "What is trained: an adapter over the base held in 4 bits (qlora), over the base as it is (lora), or all weights (full: "
+    "the run leaves a whole model, and wants about 18 bytes of memory a weight)."
+)
 _BACKEND_HELP = (
     "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
 )
@@ -68,10 +74,8 @@ class TrainConfig:
     learning_rate: float = _knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
     epochs: float = _knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
     batch_size: int = _knob(8, "Rows a step on one device; halve it when memory runs out.", "basic", min=1, max=1024, step=1)
+    tuning: str = _knob("qlora", _TUNING_HELP, "basic", choices=TUNINGS)
     lora_rank: int = _knob(16, "Width of the adapter: more can learn more and weighs more.", "basic", min=1, max=512, step=1)
-    quantize: bool = _knob(
-        True, "QLoRA: hold the base in 4 bits (NF4) while training. Off: plain LoRA on the unquantised base.", "basic"
-    )
     accumulation: int = _knob(
         1, "Batches summed before the weights move; rows a step = batch size × this.", min=1, max=1024, step=1
     )
@@ -176,8 +180,15 @@ def knobs(cls: type[TrainConfig]) -> tuple[Knob, ...]:
 
 
 def from_json(method: str, raw: Mapping[str, Any]) -> TrainConfig:
-    """A config from a form or a run folder; a missing field takes its default, an unknown one is BadInput."""
+    """A config from a form or a run folder; a missing field takes its default, an unknown one is BadInput.
+
+    `quantize` is how runs used to say `tuning`; they stay readable.
+    """
     cls = config_class(method)
+    if "quantize" in raw and "tuning" not in raw:
+        raw = {name: value for name, value in raw.items() if name != "quantize"} | {
+            "tuning": "qlora" if raw["quantize"] else "lora"
+        }
     unknown = sorted(set(raw) - {f.name for f in dataclasses.fields(cls)})
     if unknown:
         raise BadInput(f"{method.upper()} has no setting {unknown[0]!r}; remove it.")
@@ -207,24 +218,27 @@ def steps_of(config: TrainConfig, rows: int) -> int:
     return math.ceil(math.ceil(rows / (config.batch_size * config.accumulation)) * config.epochs)
 
 
-def recipe(method: str, parameters: int, rows: int = 0) -> TrainConfig:
+def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:
     """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like.
 
     `rows`: how many there are to train on, 0 = unknown; with few of them the demo model goes over them more often. The rates for
-    real models are those of published LoRA recipes (TRL's and the Alignment Handbook's); they are starting points.
+    real models are those of published recipes (TRL's and the Alignment Handbook's); they are starting points. `tuning`: one of
+    TUNINGS, "" = what suits the size; all weights move together, so a step on them is a tenth of one on an adapter.
     """
     cls = config_class(method)
+    slower = _FULL_RATE if tuning == "full" else 1.0
     if parameters < _DEMO_SIZE:
-        often = _DEMO_STEPS * cls().batch_size / rows if rows else 0
-        return replace(cls(), epochs=float(min(_DEMO_EPOCHS, max(cls().epochs, math.ceil(often)))))
+        demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)
+        often = _DEMO_STEPS * demo.batch_size / rows if rows else 0
+        return replace(demo, epochs=float(min(_DEMO_EPOCHS, max(demo.epochs, math.ceil(often)))))
     small = parameters < _SMALL_SIZE
     rates = {"sft": 2e-4} | dict.fromkeys(("dpo", "kto", "orpo"), 5e-5 if small else 5e-6)
     shared: dict[str, Any] = {
-        "learning_rate": rates[method],
+        "learning_rate": rates[method] * slower,
         "epochs": 3.0 if small else 1.0,
         "batch_size": 4,
         "accumulation": 2 if small else 4,
-        "quantize": not small,
+        "tuning": tuning or ("lora" if small else "qlora"),
         "checkpointing": not small,
     }
     if method != "sft":

@@ -50,7 +50,7 @@ def by_trl(job: Job) -> Any:
     assert isinstance(config, DpoConfig)
     from trl import DPOConfig, DPOTrainer
 
-    from training.adapters import common_args, trl_trainer
+    from training.adapters import common_args, reference_model, trl_trainer
 
     with_sft = config.sft_weight > 0
     args = DPOConfig(
@@ -60,7 +60,7 @@ def by_trl(job: Job) -> Any:
         loss_weights=[1.0, config.sft_weight] if with_sft else None,
         label_smoothing=config.label_smoothing,
     )
-    return trl_trainer(DPOTrainer, job, args, job.rows)
+    return trl_trainer(DPOTrainer, job, args, job.rows, ref_model=reference_model(job.start))
 
 
 def checked_first_loss(trainer: Any) -> float:

@@ -1,5 +1,5 @@
-"""Write a trained adapter as any PEFT user expects it: `adapter_model.safetensors`, `adapter_config.json` and a README
-with its lineage.
+"""Write what was trained as others expect it: an adapter as PEFT does (`adapter_model.safetensors`, `adapter_config.json`), a
+whole model as transformers does (safetensors, configuration, tokenizer); a README with the lineage beside it.
 
 No trainer state and no pickle goes into the folder. A base that lies below this application is recorded relative to
 it, so that moving the whole does not break the record and no machine's path is published with an adapter.
@@ -8,14 +8,16 @@ it, so that moving the whole does not break the record and no machine's path is 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+_LINEAGE = "studio.json"  # in the folder of a wholly tuned model
 
 
 class Lineage(NamedTuple):
-    """Where an adapter comes from; written into its README."""
+    """Where an adapter or a model comes from; written into its README."""
 
     method: str
     base: str
@@ -51,29 +53,69 @@ def save_adapter(model: Any, folder: Path, lineage: Lineage) -> None:
     (folder / "README.md").write_text(_readme(lineage), encoding="utf-8")
 
 
+def save_model(model: Any, weights: Mapping[str, Any], tokenizer: Any, folder: Path, lineage: Lineage) -> None:
+    """Save all `weights` of a trained model in the number format of its base, as a folder that can be trained and sampled again."""
+    from transformers import AutoConfig
+
+    kept = AutoConfig.from_pretrained(lineage.base, trust_remote_code=False).dtype or model.dtype
+    tied: dict[int, Any] = {}  # what shares memory is converted once, so that it is saved once
+    converted = {
+        name: tied.setdefault(weight.data_ptr(), weight.to(kept)) if weight.is_floating_point() else weight
+        for name, weight in weights.items()
+    }
+    model.config.use_cache = True
+    model.save_pretrained(str(folder), state_dict=converted, safe_serialization=True)
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8")) | {"dtype": str(kept).removeprefix("torch.")}
+    config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(str(folder))
+    (folder / _LINEAGE).write_text(json.dumps({"root": root_of(lineage.base)}) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_readme(lineage), encoding="utf-8")
+
+
+def root_of(base: str) -> str:
+    """The base that a line of wholly tuned models began with: what such a model's folder says, else this one itself."""
+    try:
+        said = json.loads((Path(base).expanduser() / _LINEAGE).read_text(encoding="utf-8"))["root"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return _shown(base)
+    return str(said)
+
+
+def _shown(base: str) -> str:
+    """The base as it may be published: no path of this machine."""
+    name = portable(base)
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+_MODEL_CODE = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("this folder")"""
+_ADAPTER_CODE = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "this folder")"""
+
+
 def _readme(lineage: Lineage) -> str:
-    base = portable(lineage.base)
-    base = Path(base).name if Path(base).is_absolute() else base  # a README is meant to be shown
+    base, full = _shown(lineage.base), lineage.settings.get("tuning") == "full"
     parent = f"the adapter `{Path(lineage.parent).parent.name or lineage.parent}`" if lineage.parent else "the base itself"
     settings = "\n".join(f"| {name} | {value} |" for name, value in lineage.settings.items())
     metrics = "\n".join(f"| {name} | {'—' if value is None else f'{value:.4g}'} |" for name, value in lineage.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in lineage.versions.items()) or "not recorded"
     return f"""---
-library_name: peft
+library_name: {"transformers" if full else "peft"}
 base_model: {json.dumps(base)}
-tags: [lora, {lineage.method}, alignment-studio]
+tags: [{"full" if full else "lora"}, {lineage.method}, alignment-studio]
 ---
-# {lineage.method.upper()} adapter over `{base}`
+# {lineage.method.upper()} {"of all weights of" if full else "adapter over"} `{base}`
 
 Trained by Alignment Studio with {lineage.method.upper()}, going on from {parent}:
 {lineage.steps} steps on {lineage.data.get("rows", "?")} frozen rows (sha256 `{lineage.data.get("sha256", "?")}`).
 Versions: {versions}.
 
 ```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "this folder")
+{_MODEL_CODE if full else _ADAPTER_CODE.format(base=base)}
 ```
 
 | setting | value |

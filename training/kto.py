@@ -47,7 +47,7 @@ def by_trl(job: Job, dealt: Rows, weights: Balance) -> Any:
     assert isinstance(config, KtoConfig)
     from trl import KTOConfig, KTOTrainer
 
-    from training.adapters import common_args, trl_trainer
+    from training.adapters import common_args, reference_model, trl_trainer
 
     args = KTOConfig(
         **common_args(job.run, config, dealt, job.start.limit),
@@ -55,7 +55,7 @@ def by_trl(job: Job, dealt: Rows, weights: Balance) -> Any:
         desirable_weight=weights.desirable,
         undesirable_weight=weights.undesirable,
     )
-    return trl_trainer(KTOTrainer, job, args, dealt)
+    return trl_trainer(KTOTrainer, job, args, dealt, ref_model=reference_model(job.start))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How much memory a training run will want, before it starts; arithmetic on the base's config.json, free of torch.
 
 Weights: NF4 with double quantisation costs 4.127 bits a weight (QLoRA, arXiv 2305.14314, section 3); embeddings and
-head stay in bf16. The adapter, its gradient and AdamW's two moments are fp32: 16 bytes a trained weight. Activations
+head stay in bf16. What is trained (the adapter, or all weights) is fp32 with its gradient and AdamW's two moments: 16
+bytes a weight; where that is the whole model, bf16 copies of its weights are computed with. Activations
 follow Korthikanti et al. (arXiv 2205.05198): about 34 bytes a token, hidden unit and layer without recomputation, 2
 with it, attention scores left out because SDPA never stores them; the logits of one chunk come on top. An estimate,
 to be read as "fits" or "does not", not to the megabyte.
@@ -65,16 +66,16 @@ class MemoryEstimate:
     """Bytes, by what they hold."""
 
     weights: int
-    adapter: int
+    trained: int
     activations: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.adapter + self.activations
+        return self.weights + self.trained + self.activations
 
     def sentence(self) -> str:
         """For the page: the sum, and what it is made of."""
-        parts = (("weights", self.weights), ("adapter and optimiser", self.adapter), ("activations", self.activations))
+        parts = (("weights", self.weights), ("what is trained and its optimiser", self.trained), ("activations", self.activations))
         return f"About {_readable(self.total)}: " + ", ".join(f"{name} {_readable(size)}" for name, size in parts) + "."
 
 
@@ -105,8 +106,9 @@ def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0)
     length = min(tokens or config.max_length, config.max_length)
     rows = config.batch_size * _SEQUENCES[method]
     others = shape.parameters - shape.linear_parameters
-    weights = shape.linear_parameters * (_NF4_BYTES if config.quantize else _BF16) + others * _BF16
-    trained = shape.layers * sum(config.lora_rank * (rows + columns) for rows, columns in shape.linears())
+    weights = shape.linear_parameters * (_NF4_BYTES if config.tuning == "qlora" else _BF16) + others * _BF16
+    adapter = shape.layers * sum(config.lora_rank * (inwards + outwards) for inwards, outwards in shape.linears())
+    trained = shape.parameters if config.tuning == "full" else adapter
     per_token = _PER_TOKEN_RECOMPUTED if config.checkpointing else _PER_TOKEN
     kept = rows * length * shape.hidden * shape.layers * per_token
     working = rows * length * shape.hidden * _PER_TOKEN + min(rows * length, 4096) * shape.vocabulary * 4

@@ -86,7 +86,7 @@ def reference_cache(run: RunDir, config: TrainConfig, start: Trainable, scorer: 
             "base": f"{spec.base}@{revision}" if revision else weights_id(spec.base),
             "parent": weights_id(spec.adapter) if spec.adapter else "",
             "template": start.tokenizer.chat_template,
-            "arithmetic": [config.quantize, scorer.autocast, str(scorer.model.dtype), scorer.device.type, scorer.layout],
+            "arithmetic": [config.tuning, scorer.autocast, str(scorer.model.dtype), scorer.device.type, scorer.layout],
         }
     except OSError:
         return None
