@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -76,7 +77,7 @@ def freeze(
     file = part.with_name(f"{snapshot_id}.parquet")
     part.replace(file)
     manifest = _manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name)
-    manifest |= {"sha256": sha256, **_trust(db, project)}
+    manifest |= {"sha256": sha256, **_trust(db, project, chosen)}
     path = file.relative_to(settings.home).as_posix()
     snapshot = Snapshot(snapshot_id, project_id, layout, path, sha256, len(rows), manifest, now())
     db.insert("snapshots", [to_row(snapshot)])
@@ -257,9 +258,12 @@ def _manifest(
     return manifest
 
 
-def _trust(db: Database, project: Project) -> dict[str, Any]:
-    """How far the project's labels can be trusted, all that stand: whoever gets the file should know."""
+def _trust(db: Database, project: Project, chosen: Chosen) -> dict[str, Any]:
+    """How far the labels that count here can be trusted, those that the filters leave out not among them."""
     held = load(db, project).labels
+    if chosen.left_out:
+        hashes = db.columns("select hash(unnest($ids::varchar[])) as id", {"ids": [cast.impression_id for cast in chosen.cast]})
+        held = held.only(np.isin(held.impression, hashes["id"]))
     agree = agreement_of(project, label_votes(held, project.task).table)
     found: dict[str, Any] = {
         "agreement": {name: asdict(getattr(agree.four, name)) for name in ("alpha", "raw", "fleiss", "ac1")}

@@ -158,6 +158,20 @@ def test_the_manifest_says_what_fell_out_and_how_far_to_trust_it(db: Database, s
     assert again == snapshot
 
 
+def test_the_manifest_measures_agreement_on_the_labels_that_count(db: Database, settings: Settings) -> None:
+    project = seed_labelled(db, 24)
+    whole = snapshots.freeze(db, settings, project.project_id, "preference").manifest["agreement"]
+    people = ("ada", "ben")
+    two = snapshots.freeze(db, settings, project.project_id, "preference", filters=Filters(annotators=people)).manifest["agreement"]
+    cast = db.value(
+        """select count(*) from current_labels l join impressions i using (impression_id)
+           where l.annotator_id in ('ada', 'ben') and l.preference != 'skip' and i.kind in ('normal', 'imported')"""
+    )
+    assert (two["annotators"], two["labels"]) == (2, cast)
+    assert whole["annotators"] > 2
+    assert whole["labels"] > cast
+
+
 def test_what_cannot_be_is_refused_in_words(db: Database, settings: Settings, project: Project) -> None:
     bad: list[dict[str, Any]] = [
         {"rules": Rules("best")},  # type: ignore[arg-type]
