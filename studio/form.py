@@ -28,6 +28,7 @@ NAMES = {
     "tuning": "What is trained (tuning)",
     "beta": "Closeness to the start (beta)",
     "loss": "Form of the loss",
+    "margin": "Lead to reach (gamma)",
     "sft_weight": "Weight of imitation (SFT)",
     "max_length": "Longest row, in tokens",
     "max_steps": "Step limit",
@@ -123,7 +124,7 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     if knob.kind == "bool":
         return gr.Checkbox(value=knob.default, min_width=200, **shared)
     if knob.choices:
-        choices = [(c.replace("_", " "), c) for c in knob.choices]
+        choices = [(_choice(knob, number), word) for number, word in enumerate(knob.choices)]
         return gr.Dropdown(choices, value=knob.default, filterable=False, min_width=200, **shared)
     if knob.kind == "str":
         return gr.Textbox(value=knob.default, max_length=200, min_width=200, **shared)
@@ -131,6 +132,11 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     return gr.Number(
         value=knob.default, precision=0 if knob.kind == "int" else None, step=knob.step or 1e-6, min_width=200, **shared
     )
+
+
+def _choice(knob: Knob, number: int) -> str:
+    name = knob.choices[number].replace("_", " ")
+    return f"{name}: {knob.meanings[number]}" if knob.meanings else name
 
 
 def _plain(knob: Knob, value: Any) -> Any:

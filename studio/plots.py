@@ -39,7 +39,15 @@ MARGIN = Chart("Reward margin", (Line("rewards/margins", "training"), Line("eval
 ACCURACY = Chart("Accuracy", (Line("rewards/accuracies", "training"), Line("eval_rewards/accuracies", "held out")), True)
 REWARDS = Chart("Rewards", (Line("rewards/chosen", "good answers"), Line("rewards/rejected", "bad answers")))
 TOKENS = Chart("Right next tokens", (Line("mean_token_accuracy", "training"), Line("eval_mean_token_accuracy", "held out")), True)
-CHARTS: dict[str, tuple[Chart, ...]] = {"sft": (LOSS, TOKENS), "dpo": (LOSS, MARGIN, ACCURACY), "kto": (LOSS, MARGIN, REWARDS)}
+ODDS = Chart("Log odds of good over bad", (Line("log_odds_chosen", "training"), Line("eval_log_odds_chosen", "held out")))
+IMITATION = Chart("Loss of imitation", (Line("nll_loss", "training"), Line("eval_nll_loss", "held out")))
+CHARTS: dict[str, tuple[Chart, ...]] = {
+    "sft": (LOSS, TOKENS),
+    "dpo": (LOSS, MARGIN, ACCURACY),
+    "kto": (LOSS, MARGIN, REWARDS),
+    "orpo": (LOSS, IMITATION, ODDS, ACCURACY),
+    "simpo": (LOSS, IMITATION, MARGIN, ACCURACY),
+}
 
 # Shows the step and the values nearest to the pointer.
 _HOVER = """

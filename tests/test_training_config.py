@@ -136,3 +136,11 @@ def test_all_weights_take_a_tenth_of_an_adapters_step(method: str, size: int) ->
     assert full.tuning == "full"
     assert full.learning_rate == pytest.approx(recipe(method, size).learning_rate / 10)
     assert recipe(method, size, tuning="lora").tuning == "lora"
+
+
+def test_a_loss_says_what_it_is_for_and_what_it_lacks() -> None:
+    loss = next(knob for knob in knobs(DpoConfig) if knob.name == "loss")
+    assert len(loss.choices) == len(loss.meanings) == 12
+    with pytest.raises(BadInput, match=r"needs label_smoothing above 0"):
+        DpoConfig(loss="exo_pair")
+    assert DpoConfig(loss="exo_pair", label_smoothing=0.001).loss == "exo_pair"

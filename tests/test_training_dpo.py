@@ -99,9 +99,9 @@ def test_the_sft_part_can_be_left_out(tmp_path: Path, base: Path) -> None:
     assert events(run, "metrics")[0]["loss"] == pytest.approx(LN2, abs=1e-3)
 
 
-@pytest.mark.parametrize("loss", ["ipo", "hinge", "robust", "apo_zero", "sppo_hard"])
-def test_every_loss_of_the_form_trains(tmp_path: Path, base: Path, loss: str) -> None:
-    config = DpoConfig(**{**FEW, "max_steps": 2}, tuning="lora", loss=loss, label_smoothing=0.1 if loss == "robust" else 0.0)
+@pytest.mark.parametrize("loss", ["robust", "exo_pair", "discopop"])
+def test_other_losses_train_too(tmp_path: Path, base: Path, loss: str) -> None:
+    config = DpoConfig(**{**FEW, "max_steps": 2}, tuning="lora", loss=loss, label_smoothing=0.0 if loss == "discopop" else 0.1)
     result = dpo.main(make_run(tmp_path / "run", base, config, dpo_rows()))
     assert result["first_loss"] == pytest.approx(LN2, abs=1e-4)
 

@@ -36,6 +36,20 @@ def sigmoid(x: float) -> float:
         ("robust", -(0.9 * math.log(sigmoid(1.5)) - 0.1 * math.log(sigmoid(-1.5))) / 0.8, math.log(2)),
         ("apo_zero", 1 - sigmoid(1.0) + sigmoid(-0.5), 1.0),
         ("sppo_hard", (2 - 1) ** 2 + (-1 + 1) ** 2, 2.0),
+        ("nca_pair", -math.log(sigmoid(1)) - 0.5 * math.log(sigmoid(-1)) - 0.5 * math.log(sigmoid(0.5)), 2 * math.log(2)),
+        ("bco_pair", -math.log(sigmoid(1.0)) - math.log(sigmoid(0.5)), 2 * math.log(2)),
+        ("apo_down", sigmoid(1.0) + 1 - sigmoid(1.5), 1.0),
+        ("sigmoid_norm", -math.log(sigmoid(BETA * (2 / 4 + 1 / 2))), math.log(2)),
+        (
+            "exo_pair",
+            sigmoid(1.5) * math.log(sigmoid(1.5) / 0.9) + sigmoid(-1.5) * math.log(sigmoid(-1.5) / 0.1),
+            0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1),
+        ),
+        (
+            "discopop",
+            -math.log(sigmoid(1.5)) * (1 - sigmoid(30)) + math.exp(-1.5) * sigmoid(30),
+            0.5 * math.log(2) + 0.5,
+        ),
     ],
 )
 def test_dpo_losses_by_hand(kind: str, first: float, second: float) -> None:

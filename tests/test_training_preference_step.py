@@ -37,6 +37,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from tests import tiny_model
 from tests.training_runs import assistant, user
 from training.chat import TEMPLATE_KWARGS
+from training.config import DPO_LOSSES
 from training.preference_objectives import Dpo, Kto, Objective, Orpo, SimPo, Whole
 from training.preference_rows import Item, Layout, items, parts, with_others
 from training.preference_step import BASE, Scorer, Scores, trusted_layout
@@ -179,7 +180,7 @@ def test_rows_become_trls_tokens(dpo: Made) -> None:
 
 @pytest.mark.parametrize("layout", ["shared", "apart"])
 @pytest.mark.parametrize("sft", [0.0, 0.7])
-@pytest.mark.parametrize("kind", ["sigmoid", "hinge", "ipo", "robust", "apo_zero", "sppo_hard"])
+@pytest.mark.parametrize("kind", DPO_LOSSES)
 def test_every_dpo_loss_and_its_gradients_are_trls(dpo: Made, kind: str, sft: float, layout: Layout) -> None:
     dpo.trainer.loss_types = [kind, "sft"] if sft else [kind]
     dpo.trainer.loss_weights = [1.0, sft] if sft else [1.0]

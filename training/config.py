@@ -14,15 +14,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from data.engine import ModelSpec
 from data.errors import BadInput
 
-Method = Literal["sft", "dpo", "kto", "orpo"]
+Method = Literal["sft", "dpo", "kto", "orpo", "simpo"]
 Group = Literal["basic", "advanced"]
-TUNINGS: tuple[str, ...] = ("qlora", "lora", "full")
-METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo")
+METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo", "simpo")
 
 
 class Knob(NamedTuple):
@@ -34,6 +33,7 @@ class Knob(NamedTuple):
     help: str
     group: Group
     choices: tuple[str, ...] = ()
+    meanings: tuple[str, ...] = ()  # of the choices, one each
     min: float | None = None
     max: float | None = None
     step: float | None = None
@@ -45,11 +45,12 @@ def _knob(
     group: Group = "advanced",
     *,
     choices: tuple[str, ...] = (),
+    meanings: tuple[str, ...] = (),
     min: float | None = None,
     max: float | None = None,
     step: float | None = None,
 ) -> Any:
-    meta = {"help": help, "group": group, "choices": choices, "min": min, "max": max, "step": step}
+    meta = {"help": help, "group": group, "choices": choices, "meanings": meanings, "min": min, "max": max, "step": step}
     return field(default=default, metadata=meta)
 
 
@@ -57,13 +58,30 @@ _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a 
 _DEMO_STEPS, _DEMO_EPOCHS = 30, 10.0  # of few rows: at least so many steps, in at most so many rounds
 _FULL_RATE = 0.1  # of an adapter's learning rate
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
-_TUNING_HELP = (
-    "What is trained: an adapter over the base held in 4 bits (qlora), over the base as it is (lora), or all weights (full: "
-    "the run leaves a whole model, and wants about 18 bytes of memory a weight)."
-)
+_TUNING_HELP = "What is trained. All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
+DPO_LOSSES: Final[dict[str, str]] = {
+    "sigmoid": "the usual one",
+    "ipo": "does not run away on pairs that are easy to tell apart",
+    "hinge": "done with a pair once its margin is reached",
+    "robust": "a known share of the labels is wrong",
+    "exo_pair": "soft labels, follows the optimum more exactly",
+    "nca_pair": "keeps chosen answers from becoming unlikely",
+    "bco_pair": "each answer for itself, good or bad",
+    "apo_zero": "chosen answers are better than the model's own",
+    "apo_down": "the model's own are better than the chosen answers",
+    "sppo_hard": "self-play: a fixed gain for either side",
+    "sigmoid_norm": "per token, so that long answers count no more",
+    "discopop": "found by search, leans on pairs that are nearly told apart",
+}
+TUNINGS: Final[dict[str, str]] = {
+    "qlora": "an adapter over the base in 4 bits",
+    "lora": "an adapter over the base as it is",
+    "full": "all weights",
+}
 _BACKEND_HELP = (
     "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
 )
+_SFT_WEIGHT_HELP = "Weight of an SFT loss on the chosen completions beside it; keeps them from becoming unlikely."
 _BETA_HELP = "The demo model wants about 1: below 0.3 it forgets what it knows. A hub model wants 0.05 to 0.3."
 
 
@@ -74,7 +92,7 @@ class TrainConfig:
     learning_rate: float = _knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
     epochs: float = _knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
     batch_size: int = _knob(8, "Rows a step on one device; halve it when memory runs out.", "basic", min=1, max=1024, step=1)
-    tuning: str = _knob("qlora", _TUNING_HELP, "basic", choices=TUNINGS)
+    tuning: str = _knob("qlora", _TUNING_HELP, "basic", choices=tuple(TUNINGS), meanings=tuple(TUNINGS.values()))
     lora_rank: int = _knob(16, "Width of the adapter: more can learn more and weighs more.", "basic", min=1, max=512, step=1)
     accumulation: int = _knob(
         1, "Batches summed before the weights move; rows a step = batch size × this.", min=1, max=1024, step=1
@@ -113,18 +131,17 @@ class DpoConfig(TrainConfig):
     beta: float = _knob(
         1.0, "Pull towards the model before the run: higher keeps it closer. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
     )
-    loss: str = _knob(
-        "sigmoid", "Form of the preference loss.", choices=("sigmoid", "ipo", "hinge", "robust", "apo_zero", "sppo_hard")
+    loss: str = _knob("sigmoid", "Form of the preference loss.", choices=tuple(DPO_LOSSES), meanings=tuple(DPO_LOSSES.values()))
+    sft_weight: float = _knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
+    label_smoothing: float = _knob(
+        0.0, "Share of labels taken to be wrong (robust and exo_pair only).", min=0.0, max=0.49, step=0.01
     )
-    sft_weight: float = _knob(
-        1.0,
-        "Weight of an SFT loss on the chosen completions beside it; keeps them from becoming unlikely.",
-        min=0.0,
-        max=10,
-        step=0.1,
-    )
-    label_smoothing: float = _knob(0.0, "Share of labels taken to be wrong (robust only).", min=0.0, max=0.49, step=0.01)
     backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise BadInput("The loss exo_pair needs label_smoothing above 0, such as 0.001.")
 
 
 @dataclass(frozen=True)
@@ -147,17 +164,26 @@ class OrpoConfig(TrainConfig):
     """Learn from pairs without a reference, so in one stage and from a base that has not been tuned."""
 
     beta: float = _knob(
-        0.25, "ORPO: weight of the odds ratio beside imitation, 0.1 to 0.5. SimPO: scale of the reward, 2 to 2.5.", "basic",
-        min=0.001, max=10, step=0.05,
-    )  # fmt: skip
-    variant: str = _knob(
-        "orpo", "orpo imitates the chosen answers and lowers the odds of the rejected ones; simpo only parts them by a margin.",
-        choices=("orpo", "simpo"),
-    )  # fmt: skip
-    margin: float = _knob(0.5, "SimPO: lead in reward that a chosen answer should reach (gamma).", min=0.0, max=10, step=0.1)
+        0.25, "Weight of the odds ratio beside imitation (lambda), 0.1 to 0.5.", "basic", min=0.001, max=10, step=0.05
+    )
 
 
-_CLASSES: dict[Method, type[TrainConfig]] = {"sft": SftConfig, "dpo": DpoConfig, "kto": KtoConfig, "orpo": OrpoConfig}
+@dataclass(frozen=True)
+class SimpoConfig(TrainConfig):
+    """Learn from pairs without a reference: the chosen completion's mean log-probability leads the rejected one's by a margin."""
+
+    beta: float = _knob(2.0, "Scale of the reward: higher parts the answers further.", "basic", min=0.001, max=10, step=0.05)
+    margin: float = _knob(0.5, "Lead in reward that a chosen answer should reach (gamma).", "basic", min=0.0, max=10, step=0.1)
+    sft_weight: float = _knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
+
+
+_CLASSES: dict[Method, type[TrainConfig]] = {
+    "sft": SftConfig,
+    "dpo": DpoConfig,
+    "kto": KtoConfig,
+    "orpo": OrpoConfig,
+    "simpo": SimpoConfig,
+}
 
 
 def method_named(word: str) -> Method:
@@ -232,7 +258,7 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
         often = _DEMO_STEPS * demo.batch_size / rows if rows else 0
         return replace(demo, epochs=float(min(_DEMO_EPOCHS, max(demo.epochs, math.ceil(often)))))
     small = parameters < _SMALL_SIZE
-    rates = {"sft": 2e-4} | dict.fromkeys(("dpo", "kto", "orpo"), 5e-5 if small else 5e-6)
+    rates = {"sft": 2e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
     shared: dict[str, Any] = {
         "learning_rate": rates[method] * slower,
         "epochs": 3.0 if small else 1.0,
@@ -241,9 +267,9 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
         "tuning": tuning or ("lora" if small else "qlora"),
         "checkpointing": not small,
     }
-    if method != "sft":
+    if method in ("dpo", "kto", "orpo"):
         shared["beta"] = 0.1
-    if method == "dpo":
+    if method in ("dpo", "simpo"):
         shared["sft_weight"] = 0.1
     return cls(**shared)
 

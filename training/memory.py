@@ -28,6 +28,7 @@ _SEQUENCES: dict[Method, int] = {
     "dpo": 2,
     "kto": 2,
     "orpo": 2,
+    "simpo": 2,
 }  # forwarded together for each row: chosen and rejected, or the KL row
 
 

@@ -28,7 +28,8 @@ METHOD_FACTS: Final[dict[Method, MethodFacts]] = {
     "dpo": MethodFacts("Prefer better over worse (DPO)", "preference", ("preference", "preferences")),
     "kto": MethodFacts("Tell good from bad (KTO)", "binary", ("answer called good or bad", "answers called good or bad")),
     "sft": MethodFacts("Imitate good answers (SFT)", "sft", ("good answer", "good answers")),
-    "orpo": MethodFacts("", "preference", ("preference", "preferences")),
+    "orpo": MethodFacts("Imitate and prefer in one (ORPO)", "preference", ("preference", "preferences")),
+    "simpo": MethodFacts("Prefer by a margin (SimPO)", "preference", ("preference", "preferences")),
 }
 
 

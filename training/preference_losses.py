@@ -9,13 +9,14 @@ tests; where TRL's experimental ORPO differs from the paper (it also learns the 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-DpoLoss = Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "sppo_hard"]
+DISCOPOP_TAU = 0.05  # of 2406.08414, equation 5
 
 
 class Side(NamedTuple):
@@ -31,28 +32,49 @@ class Side(NamedTuple):
 
 
 def dpo_loss(kind: str, chosen: Side, rejected: Side, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """[rows]. Papers: sigmoid and robust 2305.18290 and 2403.00409, hinge 2305.10425, ipo 2310.12036, apo_zero 2408.06266,
-    sppo_hard 2405.00675.
+    """[rows]. Papers: sigmoid and robust 2305.18290 and 2403.00409, hinge 2305.10425, ipo 2310.12036, apo_zero and apo_down
+    2408.06266, sppo_hard 2405.00675, exo_pair 2402.00856, nca_pair 2402.05369, bco_pair 2404.04656 (without its shift),
+    discopop 2406.08414. What sorts a whole batch (AOT) is left out: a loss here is of one row.
 
-    `label_smoothing` is the share of labels taken to be wrong and counts for robust alone. IPO is per token, so that beta means
-    the same for short and long answers.
+    `label_smoothing` is the share of labels taken to be wrong and counts for robust and exo_pair alone. ipo and sigmoid_norm are
+    per token, so that beta means the same for short and long answers.
     """
-    margin = beta * (chosen.ratio - rejected.ratio)
-    if kind == "sigmoid":
+    if kind in ("nca_pair", "bco_pair", "apo_zero", "apo_down", "sppo_hard"):
+        return _by_side(kind, chosen.ratio, rejected.ratio, beta)
+    per_token = chosen.ratio / chosen.tokens.clamp(min=1) - rejected.ratio / rejected.tokens.clamp(min=1)
+    margin = beta * (per_token if kind == "sigmoid_norm" else chosen.ratio - rejected.ratio)
+    if kind in ("sigmoid", "sigmoid_norm"):
         return -logsigmoid(margin)
     if kind == "hinge":
         return torch.relu(1 - margin)
     if kind == "ipo":
-        per_token = chosen.ratio / chosen.tokens.clamp(min=1) - rejected.ratio / rejected.tokens.clamp(min=1)
         return (per_token - 1 / (2 * beta)) ** 2
     if kind == "robust":
         flipped = (1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
         return -flipped / (1 - 2 * label_smoothing)
-    if kind == "apo_zero":
-        return 1 - torch.sigmoid(beta * chosen.ratio) + torch.sigmoid(beta * rejected.ratio)
-    if kind == "sppo_hard":
-        return (chosen.ratio - 0.5 / beta) ** 2 + (rejected.ratio + 0.5 / beta) ** 2
+    if kind == "exo_pair":  # KL of the policy's preference, softmax of both rewards, from [1 - smoothing, smoothing]
+        gap = (logsigmoid(side) - math.log(share) for side, share in ((margin, 1 - label_smoothing), (-margin, label_smoothing)))
+        return sum(
+            (torch.sigmoid(side) * part for side, part in zip((margin, -margin), gap, strict=True)), torch.zeros_like(margin)
+        )
+    if kind == "discopop":
+        mixed = torch.sigmoid(margin / DISCOPOP_TAU)
+        return -logsigmoid(margin) * (1 - mixed) + torch.exp(-margin) * mixed
     raise ValueError(f"There is no DPO loss {kind!r}.")
+
+
+def _by_side(kind: str, chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """Losses in which each side's log-ratio counts for itself, not their difference alone."""
+    good, bad = beta * chosen, beta * rejected
+    if kind == "nca_pair":
+        return -logsigmoid(good) - 0.5 * logsigmoid(-good) - 0.5 * logsigmoid(-bad)
+    if kind == "bco_pair":
+        return -logsigmoid(good) - logsigmoid(-bad)
+    if kind == "apo_zero":
+        return 1 - torch.sigmoid(good) + torch.sigmoid(bad)
+    if kind == "apo_down":
+        return torch.sigmoid(good) + 1 - torch.sigmoid(good - bad)
+    return (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
 
 
 def kto_loss(ratio: Tensor, desirable: Tensor, kl: Tensor, beta: float, weights: tuple[float, float] = (1.0, 1.0)) -> Tensor:

@@ -64,6 +64,7 @@ PLANS: dict[Method, Plan] = {
     "sft": Plan("pairwise", "sft", 200, 200, 12),
     "kto": Plan("binary", "binary", 400, 130, 8),
     "orpo": Plan("pairwise", "preference", 200, 200, 8),
+    "simpo": Plan("pairwise", "preference", 200, 200, 8),
 }
 USUAL: tuple[Method, ...] = ("dpo", "sft", "kto")  # what the Train page offers
 

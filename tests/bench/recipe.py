@@ -1,0 +1,213 @@
+"""Recipes, measured: which settings make the demo model better from a given number of labels, on labels drawn more than once?
+
+    make bench-recipe      (.venv/bin/python -m tests.bench.recipe [quick] [full] [--seeds 2] [--only TEXT])
+
+`quick` is the grid behind `training/recipes/quick-100.json` (100 labels), `full` tunes all weights on 200. Labels are given by the
+demo world's rules on the model's own samples; a seed draws other prompts, other samples, other held-out prompts. A point is trained
+by the method's own module in this process and graded by the rules on 200 held-out prompts × 4 answers at temperature 0.8; its
+interval is clustered by prompt, over all seeds. What is done is kept in `$STUDIO_HOME/bench/recipe.jsonl` and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.checkers.demo_world import grade, prefer
+from data.demo.world import sample_prompts
+from data.engine import GenRequest, Message, ModelSpec
+from data.records import Split
+from data.rundir import RunDir, sha256_of
+from evals.winrate import difference
+from tests.bench.table import Row, publish
+from training.config import Method, config_class, run_args
+from training.methods import METHOD_FACTS
+
+MODEL = Path(__file__).resolve().parents[2] / "data" / "demo" / "model"
+HELD_OUT, SAMPLES, CANDIDATES, TOKENS = 200, 4, 4, 48
+
+
+class Point(NamedTuple):
+    """One row of the grid: what is trained, from how many labels, with what beside the method's defaults."""
+
+    method: Method
+    labels: int
+    settings: tuple[tuple[str, Any], ...]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.labels} " + " ".join(f"{name}={value}" for name, value in self.settings)
+
+
+def point(method: Method, labels: int, **settings: Any) -> Point:
+    return Point(method, labels, tuple(settings.items()))
+
+
+def _quick(method: Method, learning_rate: float, epochs: float, **more: Any) -> Point:
+    return point(method, 100, tuning="lora", learning_rate=learning_rate, epochs=epochs, **more)
+
+
+GRIDS: dict[str, tuple[Point, ...]] = {
+    "full": (
+        *(point("sft", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5, 1e-3)),
+        *(point("dpo", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5)),
+    ),
+    "quick": (
+        *(_quick("dpo", 1e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0, 8.0)),
+        *(_quick("dpo", 2e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0)),
+        _quick("dpo", 5e-4, 5.0, beta=1.0, sft_weight=1.0),
+        *(_quick("dpo", 1e-3, 5.0, beta=beta, sft_weight=1.0) for beta in (0.3, 2.0)),
+        *(_quick("dpo", 1e-3, 5.0, beta=1.0, sft_weight=weight) for weight in (0.0, 3.0)),
+        *(_quick("dpo", 1e-3, 5.0, beta=1.0, sft_weight=1.0, loss=loss) for loss in ("apo_zero", "hinge")),
+        *(_quick("sft", rate, 5.0) for rate in (1e-3, 2e-3)),
+        _quick("orpo", 1e-3, 5.0, beta=0.25),
+        *(_quick("simpo", 1e-3, 5.0, beta=2.0, margin=0.5, sft_weight=weight) for weight in (0.0, 1.0)),
+        _quick("kto", 1e-3, 5.0, beta=1.0),
+    ),
+}
+
+
+class Sampled(NamedTuple):
+    """A prompt with its answers."""
+
+    prompt: str
+    answers: tuple[str, ...]
+
+
+def sample(spec: ModelSpec, prompts: Sequence[str], count: int, seed: int) -> list[Sampled]:
+    from training.local_engine import LocalEngine
+
+    asked = [
+        GenRequest((Message("user", p),), max_new_tokens=TOKENS, temperature=0.8, seed=seed, sample_index=i)
+        for p in prompts
+        for i in range(count)
+    ]
+    texts = {result.index: result.text for result in LocalEngine(spec).generate(asked)}
+    said = [texts[number] for number in range(len(asked))]
+    return [Sampled(p, tuple(said[n * count : (n + 1) * count])) for n, p in enumerate(prompts)]
+
+
+def rows_for(method: Method, labels: int, sampled: Sequence[Sampled], seed: int) -> list[dict[str, Any]]:
+    """As many labelled rows as asked for, in the columns of the method: the rules decide, one decided pair a prompt."""
+    rng, rows = random.Random(f"label {seed}"), []
+    layout = METHOD_FACTS[method].layout
+    for prompt, answers in sampled:
+        turn = {"prompt": [{"role": "user", "content": prompt}], "prompt_id": prompt[:60], "split": "train"}
+        shown = rng.sample(list(answers), len(answers))
+        if layout == "binary":
+            rows += [{**turn, "completion": _said(text), "label": grade(prompt, text).good} for text in shown[:2]]
+            continue
+        decided = [(a, b) for a, b in itertools.permutations(shown, 2) if prefer(prompt, a, b) == "a"]
+        if not decided:
+            continue
+        chosen, rejected = decided[0]
+        if layout == "sft":
+            rows.append({**turn, "completion": _said(chosen)})
+        else:
+            rows.append({**turn, "chosen": _said(chosen), "rejected": _said(rejected)})
+    if len(rows) < labels:
+        sys.exit(f"only {len(rows)} of {labels} labels could be given")
+    return rows[:labels]
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+class World:
+    """One seed's prompts, samples and the share of good answers before any training."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, base = seed, ModelSpec("local", str(MODEL))
+        self.train = sample(base, self._prompts(300, "train"), CANDIDATES, seed)
+        self.held_out = self._prompts(HELD_OUT, "held_out")
+        self.before = self.graded(base)
+
+    def _prompts(self, count: int, split: Split) -> list[str]:
+        return [p.prompt for p in sample_prompts(count, split, random.Random(f"recipe:{split}:{self.seed}"))]  # type: ignore[arg-type]
+
+    def graded(self, spec: ModelSpec) -> list[float]:
+        """Of every answer on the held-out prompts whether it is good, prompt by prompt."""
+        found = sample(spec, self.held_out, SAMPLES, 1000 + self.seed)
+        return [float(grade(prompt, answer).good) for prompt, answers in found for answer in answers]
+
+
+def measure(point: Point, world: World) -> dict[str, Any]:
+    """Train it once and grade it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    config = config_class(point.method)(**dict(point.settings), seed=world.seed)
+    with tempfile.TemporaryDirectory() as home:
+        run_folder, frozen = Path(home) / "runs" / "r", Path(home) / "data.parquet"
+        rows = rows_for(point.method, point.labels, world.train, world.seed)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), frozen)
+        args = run_args(ModelSpec("local", str(MODEL)), config)
+        run = RunDir.create(
+            run_folder, {"args": args, "data": {"file": "data.parquet", "sha256": sha256_of(frozen)}, "versions": {}}
+        )
+        frozen.rename(run_folder / "data.parquet")
+        started = time.process_time()
+        result = importlib.import_module(f"training.{point.method}").main(run)
+        seconds = time.process_time() - started
+        whole = config.tuning == "full"
+        spec = (
+            ModelSpec("local", str(run_folder / "model")) if whole else ModelSpec("local", str(MODEL), str(run_folder / "adapter"))
+        )
+        return {"after": world.graded(spec), "cpu_seconds": round(seconds, 1), "steps": result["steps"]}
+
+
+def rows_of(points: Sequence[Point], done: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[Row]:
+    """The table: points gained over all seeds that were done."""
+    for each in points:
+        found = [(seed, done[str(each), seed]) for seed in seeds if (str(each), seed) in done]
+        if not found:
+            continue
+        keys = [f"{seed}:{i // SAMPLES}" for seed, one in found for i in range(len(one["after"]))]
+        before, after = ([x for _, one in found for x in one[side]] for side in ("before", "after"))
+        gain = difference(after, keys, before, keys)
+        assert gain.value is not None
+        assert gain.low is not None
+        assert gain.high is not None
+        half = 50 * (gain.high - gain.low)
+        by_seed = ", ".join(f"{100 * (sum(one['after']) - sum(one['before'])) / len(one['after']):+.1f}" for _, one in found)
+        seconds = sum(one["cpu_seconds"] for _, one in found) / len(found)
+        yield Row(f"{each} ({by_seed}; {seconds:.0f} s of processor)", f"{100 * gain.value:+.1f} ± {half:.1f}", "points")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train each point of a grid and grade it.")
+    parser.add_argument("grids", nargs="*", choices=[*GRIDS, []], help="default: all")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="", help="points whose name holds this text")
+    flags = parser.parse_args()
+    points = [each for name in flags.grids or GRIDS for each in GRIDS[name] if flags.only in str(each)]
+    kept = Path(os.environ.get("STUDIO_HOME", "workspace")) / "bench" / "recipe.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    done = {(one["point"], one["seed"]): one for one in map(json.loads, lines)}
+    for seed in range(flags.seeds):
+        world: World | None = None
+        for each in points:
+            if (str(each), seed) in done:
+                continue
+            world = world or World(seed)
+            one = {"point": str(each), "seed": seed, "before": world.before, **measure(each, world)}
+            done[str(each), seed] = one
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(one) + "\n")
+            print(next(rows_of([each], done, range(flags.seeds))), flush=True)
+    publish("recipe", list(rows_of(points, done, range(flags.seeds))), ("torch", "transformers", "peft", "trl"))
+
+
+if __name__ == "__main__":
+    main()
