@@ -26,6 +26,7 @@ from data.engine import ModelSpec
 from data.errors import NotAllowed, NotFound, WorkspaceError
 from data.records import Model, ModelKind, PersonKind, Project, Role, Run, RunKind
 from data.settings import Settings
+from studio.metrics import Metrics
 from studio.offers import Offers
 from studio.sessions import Sessions
 from studio.visitors import RunSize, Visitors
@@ -131,10 +132,12 @@ class Studio:
     keys: EndpointKeys
     offers: Offers = field(default_factory=Offers)
     copier: Copier | None = None  # None: nothing is copied off this machine
+    metrics: Metrics = field(init=False)
     visitors: Visitors = field(init=False)
     sessions: Sessions | None = field(init=False)  # None: nobody signs in
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", Metrics(self.settings.runs_dir))
         object.__setattr__(self, "visitors", Visitors(self.settings, self.db, self.jobs, self.offers))
         object.__setattr__(self, "sessions", Sessions(self.settings, self.db) if self.settings.accounts else None)
 

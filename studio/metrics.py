@@ -14,6 +14,7 @@ from typing import Any
 from data.rundir import RunDir
 
 KEPT_RUNS = 20
+KEPT_SAMPLES = 500
 KEPT_EVENTS = 20_000  # of a run; the oldest halves are thinned out above it
 
 
@@ -21,11 +22,12 @@ KEPT_EVENTS = 20_000  # of a run; the oldest halves are thinned out above it
 class _Seen:
     offset: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
 
 
 class Metrics:
-    """Reads `metrics` and `log` events of run folders; safe from any thread."""
+    """Reads `metrics`, `sample` and `log` events of run folders; safe from any thread."""
 
     def __init__(self, runs_dir: Path) -> None:
         self._runs_dir = runs_dir
@@ -36,6 +38,11 @@ class Metrics:
         """The run's metrics events so far, oldest first. `run_id` must be one that the database knows."""
         with self._lock:
             return list(self._update(run_id).metrics)
+
+    def samples(self, run_id: str) -> list[dict[str, Any]]:
+        """What the model in training answered at which step, oldest first."""
+        with self._lock:
+            return list(self._update(run_id).samples)
 
     def notes(self, run_id: str) -> list[str]:
         """What the run said in words, oldest first."""
@@ -51,13 +58,18 @@ class Metrics:
         seen.offset = tail.offset
         for event in tail.events:
             if event.get("type") == "metrics" and event.get("resumed"):
-                seen.metrics = [old for old in seen.metrics if _step(old) <= _step(event)]  # what follows was computed again
+                # What follows was computed again; the event itself stays, so that the charts can mark the place.
+                seen.metrics = [*(old for old in seen.metrics if _step(old) <= _step(event)), event]
+                seen.samples = [old for old in seen.samples if _step(old) <= _step(event)]
             elif event.get("type") == "metrics":
                 seen.metrics.append(event)
+            elif event.get("type") == "sample":
+                seen.samples.append(event)
             elif event.get("type") == "log" and isinstance(event.get("text"), str):
                 seen.log.append(event["text"])
         if len(seen.metrics) > KEPT_EVENTS:
             seen.metrics = seen.metrics[::2]
+        del seen.samples[:-KEPT_SAMPLES]
         del seen.log[:-200]
         return seen
 

@@ -19,10 +19,9 @@ from studio.choices import outside_world
 from studio.comparisons import after_training, start
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading
-from studio.metrics import Metrics
-from studio.plots import HOVER, charts
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
 from studio.run_report import after, report
+from studio.run_watch import RunWatch
 from training.methods import METHOD_FACTS, is_training
 
 SHOWN = 50
@@ -50,31 +49,43 @@ class RunsPage:
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
-        self._metrics = Metrics(studio.settings.runs_dir)
+        self.watch = RunWatch(studio)
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
         heading("Runs", "Training, answering and comparing go on here, also when you close this page.")
         with gr.Column(elem_classes="st-panel", elem_id="run-panel"):
             self.detail = block(elem_id="run-detail")
+            self.watch.build_verdict()
             with gr.Row(elem_classes="st-maybe st-center"):
                 self.compare = gr.Button(
                     "Compare before and after", variant="primary", visible=False, scale=0, min_width=270, elem_id="run-compare"
                 )
                 self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
                 self.after = block(elem_id="run-after", scale=1)
-        self.charts = block(elem_id="run-charts", js_on_load=HOVER)
+        self.watch.build()
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
             self.log = block(elem_id="run-log")
         self.list = block(elem_id="run-list", js_on_load=PICK)
         self.picked = gr.Textbox("", visible=False)
         self.where = gr.Textbox("", visible=False)
         self.timer = gr.Timer(1.0, active=False)
-        live = [self.list, self.detail, self.compare, self.stop, self.after, self.charts, self.log_box, self.log, self.timer]
+        live = [
+            self.list,
+            self.detail,
+            self.compare,
+            self.stop,
+            self.after,
+            self.log_box,
+            self.log,
+            self.timer,
+            *self.watch.outputs,
+        ]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
-        self.list.pick(guarded(self.pick), outputs=[self.picked, *live], **shared)
-        self.timer.tick(guarded(self.refresh), self.picked, live, **shared)
+        self.list.pick(guarded(self.pick), outputs=[self.picked, self.watch.look, *live], **shared)
+        self.timer.tick(guarded(self.refresh), [self.picked, *self.watch.inputs], live, **shared)
+        self.watch.charts.look(guarded(self.look), self.picked, [self.watch.look, *self.watch.outputs], **shared)
         goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
 
@@ -88,10 +99,16 @@ class RunsPage:
 
     def pick(self, event: gr.EventData, request: gr.Request) -> list[Any]:
         wanted = str(event._data.get("run", ""))
-        return [wanted, *self._live(self._studio.viewer(request), wanted)]
+        return [wanted, "", *self._live(self._studio.viewer(request), wanted)]
 
-    def refresh(self, picked: str, request: gr.Request) -> list[Any]:
-        return self._live(self._studio.viewer(request), picked)
+    def refresh(self, picked: str, look: str, seen: str, request: gr.Request) -> list[Any]:
+        return self._live(self._studio.viewer(request), picked, look, seen)
+
+    def look(self, picked: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+        """Zoom into the charts, or one of them large."""
+        run = self._chosen(self._studio.viewer(request), picked)
+        look = str(event._data.get("look", ""))[:200]
+        return [look, *(self.watch.show(run, look) if run else self.watch.nothing())]
 
     def end(self, picked: str, request: gr.Request) -> list[Any]:
         """First press: save and stop. Second press: end it now."""
@@ -123,7 +140,7 @@ class RunsPage:
             return self._studio.run(viewer, picked)
         return next((r for r in mine if r.run_id == picked), mine[0] if mine else None)
 
-    def _live(self, viewer: Viewer, picked: str) -> list[Any]:
+    def _live(self, viewer: Viewer, picked: str, look: str = "", seen: str = "") -> list[Any]:
         project = self._studio.project(viewer)
         mine = runs.of_project(self._studio.db, project.project_id, limit=SHOWN)
         going = any(r.status in ("queued", "running") for r in mine)
@@ -136,10 +153,10 @@ class RunsPage:
                 gr.update(visible=False),
                 gr.update(visible=False),
                 "",
-                "",
                 gr.update(visible=False),
                 "",
                 gr.Timer(active=False),
+                *self.watch.nothing(),
             ]
         return [
             _list(mine, run),
@@ -147,10 +164,10 @@ class RunsPage:
             gr.update(visible=is_training(run.kind) and bool(run.result.get("model_id"))),
             self._stop_button(run),
             after(run),
-            charts(run.kind, self._metrics.of(run.run_id)),
             gr.update(visible=True),
             self._log(run),
             gr.Timer(active=going),
+            *self.watch.show(run, look, seen),
         ]
 
     def _folder(self, run: Run) -> RunDir:
@@ -169,7 +186,7 @@ class RunsPage:
             f"{', took ' + esc(took(run)) if run.ended_at else ''}</p>"
         )
         shown = f'<p class="st-sub">{esc(line)}</p>' if run.status in ("queued", "running") else ""
-        return Html(f"<section>{head}{moving}{shown}{report(run, self._metrics.notes(run.run_id))}</section>")
+        return Html(f"<section>{head}{moving}{shown}{report(run, self._studio.metrics.notes(run.run_id))}</section>")
 
     def _stop_button(self, run: Run) -> Any:
         if run.status == "queued":
@@ -182,7 +199,7 @@ class RunsPage:
 
     def _log(self, run: Run) -> Html:
         folder = self._folder(run)
-        said = "\n".join(self._metrics.notes(run.run_id))  # with the ids that the page leaves out
+        said = "\n".join(self._studio.metrics.notes(run.run_id))  # with the ids that the page leaves out
         text = "\n".join(part for part in (said, folder.log_tail(LOG_BYTES).strip()) if part) or "Nothing has been printed yet."
         command = f"python -m {run.module} {folder.path}" if not run.owner else f"python -m {run.module} RUN_DIR"
         return Html(f'<p class="st-sub">Runs as: {esc(command)}</p><pre class="st-log" tabindex="0">{esc(text)}</pre>')

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from studio import api, auth, error_page, offers
+from studio import api, auth, error_page, offers, run_files
 from studio.account_page import AccountPage
 from studio.blocks import StudioBlocks
 from studio.compare_page import ComparePage
@@ -88,7 +88,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "theme": studio_theme(),
         "head": f"{HEAD}<style>{CSS.read_text(encoding='utf-8')}</style>",
         "app_kwargs": {
-            "routes": [*api.routes(studio), *offers.routes(studio), *people_routes(studio)],
+            "routes": [*api.routes(studio), *offers.routes(studio), *run_files.routes(studio), *people_routes(studio)],
             "middleware": [
                 Middleware(SecurityMiddleware, settings=settings, trusted_hosts=settings.public_names),
                 *auth.middleware(studio),

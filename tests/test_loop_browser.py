@@ -160,7 +160,9 @@ def train(url: str, page: Any) -> None:
     page.locator("#train-go:not([disabled])").click()
     page.locator("#run-charts svg").first.wait_for(timeout=0)  # live, while it is going
     assert end_of_run(page) == "finished"
-    assert page.locator("#run-charts svg").count() == 3
+    titles = page.locator("#run-charts figcaption").all_inner_texts()
+    assert {"Loss", "Prefers the good answer", "Reward margin"} <= {title.split("\n")[0] for title in titles}
+    page.locator("#run-verdict .st-judgement").wait_for()
 
 
 def compare(page: Any) -> None:

@@ -132,7 +132,7 @@ def add_run(studio: Studio, project: Project, run_id: str, kind: Any, status: An
     for text in (NAME, LINK, *CORPUS.values()):
         folder.event("log", text=text[:2_000])
         folder.event("metrics", step=1, loss=0.5, **{NAME: 1.0})
-        folder.event("sample", text=text, prompt=text, completion=text)
+        folder.event("sample", step=0, split="held_out", prompt=text, text=text)
 
 
 def seed_judgments(studio: Studio, project: Project) -> None:

@@ -16,4 +16,12 @@ def test_points_after_the_checkpoint_that_a_run_went_on_from_are_replaced(tmp_pa
     run.event("metrics", step=2, resumed=True)
     run.event("metrics", step=3, loss=30.0)
     for reader in (metrics, Metrics(tmp_path)):
-        assert [(event["step"], event["loss"]) for event in reader.of("r1")] == [(1, 1), (2, 2), (3, 30)]
+        assert [(event["step"], event.get("loss")) for event in reader.of("r1")] == [(1, 1), (2, 2), (2, None), (3, 30)]
+
+
+def test_answers_after_the_checkpoint_are_replaced_too(tmp_path: Path) -> None:
+    run, metrics = RunDir.create(tmp_path / "r1", {}), Metrics(tmp_path)
+    for step in (0, 4):
+        run.event("sample", step=step, prompt="p", text=f"after {step}", split="held_out")
+    run.event("metrics", step=2, resumed=True)
+    assert [event["text"] for event in metrics.samples("r1")] == ["after 0"]

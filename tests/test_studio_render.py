@@ -1,22 +1,17 @@
-"""What pages draw: nothing from outside can be markup, numbers read as a person writes them, charts show what was reported."""
+"""What pages draw: nothing from outside can be markup, numbers read as a person writes them."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data.records import Run
 from evals.compare_result import CompareResult
 from evals.winrate import Estimate
 from studio import render
-from studio.plots import CHARTS, MAX_POINTS, charts, thin, ticks
 from studio.render import Answer, Column, Html, Step
 from studio.run_report import after, report, without_ids
 
@@ -167,49 +162,3 @@ def test_only_a_trained_model_is_offered_for_more() -> None:
     assert after(run(result={"model_id": "m"}))
     assert not after(run(result={}))
     assert not after(run(kind="generate", result={"model_id": "m"}))
-
-
-# --- charts ---
-
-
-@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
-def test_ticks_are_few_and_enclose_the_values(low: float, width: float) -> None:
-    found = ticks(low, low + width)
-    assert found[0] <= low + 1e-6 * width
-    assert found[-1] >= low + width - 1e-6 * width
-    assert 2 <= len(found) <= 9
-    steps = {round(b - a, 6) for a, b in itertools.pairwise(found)}
-    assert max(steps) - min(steps) < 1e-3 * width + 1e-5
-
-
-def test_one_value_has_ticks_too() -> None:
-    assert ticks(0.5, 0.5) == [0.0, 0.25, 0.5, 0.75, 1.0]
-
-
-@given(st.integers(1, 5000))
-def test_thinning_keeps_both_ends(n: int) -> None:
-    points = [(float(i), 0.0) for i in range(n)]
-    kept = thin(points)
-    assert (kept[0], kept[-1]) == (points[0], points[-1])
-    assert len(kept) == min(n, MAX_POINTS)
-
-
-def test_charts_draw_what_was_reported_and_skip_what_is_no_number() -> None:
-    metrics = [
-        {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "rewards/accuracies": 0.5},
-        {"step": 2, "loss": None, "rewards/margins": math.nan, "rewards/accuracies": HOSTILE},
-        {"step": 3, "loss": 0.2, "rewards/margins": 1.5, "rewards/accuracies": 1.0, "eval_loss": 0.4},
-    ]
-    drawn = charts("dpo", metrics)
-    assert drawn.count("<svg") == 3
-    assert re.findall(r"aria-label=\"([^\"]*)\"", drawn) == [
-        "Loss: training 0.2, held out 0.4",
-        "Reward margin: training 1.5",
-        "Accuracy: training 100 %",
-    ]
-    assert "nan" not in drawn.lower().replace("name", "")
-    assert Seen(drawn).handlers == []
-
-
-def test_nothing_is_drawn_before_the_first_step() -> None:
-    assert [charts(kind, []) for kind in (*CHARTS, "generate")] == [""] * (len(CHARTS) + 1)
