@@ -26,6 +26,7 @@ class Settings:
     public_names: frozenset[str] = frozenset()  # names under which a proxy hands requests to a loopback address
     backup: str = ""  # where the journal is copied to (`data/copies.py`): a folder, or hf://datasets/owner/name
     on_space: bool = False  # the disk goes with the machine
+    warm_start: bool = False  # hold the libraries ready for runs (`training/warm.py`); some hundred MB
 
     @property
     def db_path(self) -> Path:
@@ -66,8 +67,8 @@ def read_settings(
     public_names: Iterable[str] = (),
     backup: str | None = None,
 ) -> Settings:
-    """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`, `STUDIO_ACCOUNTS`, `STUDIO_BACKUP`), which
-    wins over the defaults.
+    """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`, `STUDIO_ACCOUNTS`, `STUDIO_BACKUP`,
+    `STUDIO_WARM_START`), which wins over the defaults.
 
     On a Space (`SPACE_ID` is set) the host is 0.0.0.0, since the Space's proxy must reach the app, and visitor mode is on,
     unless accounts are asked for and people can sign in with Hugging Face. Any other address that is not this machine's own
@@ -87,6 +88,7 @@ def read_settings(
         public_names=frozenset(name.strip().lower().rstrip(".") for name in public_names if name.strip()),
         backup=backup or os.environ.get("STUDIO_BACKUP") or "",
         on_space=on_space,
+        warm_start=os.environ.get("STUDIO_WARM_START") != "0",
     )
     if accounts is None and not settings.visitor and not settings.is_loopback:
         return replace(settings, accounts=True)

@@ -258,6 +258,7 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
     from studio import demo_project
     from studio.inference import Inference
     from studio.jobs import Jobs
+    from studio.warm import WarmStart
 
     with ExitStack() as stack:
         place = place_of(settings.backup) if settings.backup else None
@@ -274,7 +275,10 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
         forget.finish(db)
         if settings.accounts is None:  # a workspace with accounts is not opened to whoever reaches this address
             settings = replace(settings, accounts=not settings.visitor and bool(accounts.everybody(db)))
-        jobs = Jobs(settings, db)
+        warm = WarmStart(settings.home / "warm.log") if settings.warm_start else None
+        if warm is not None:
+            stack.callback(warm.close)
+        jobs = Jobs(settings, db, warm=warm)
         stack.callback(jobs.close)
         inference = Inference(settings)
         stack.callback(inference.close)

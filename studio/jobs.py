@@ -12,57 +12,49 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from data import models, projects, runs
+from data import models, projects, resume, runs
 from data.database import Change, Database
-from data.errors import LimitReached, NotFound, RunError, StudioError, WorkspaceError
-from data.records import Run, RunKind, RunStatus, now
-from data.rundir import FINAL_STATUS, RunDir, sha256_of
+from data.errors import BadInput, LimitReached, NotFound, StudioError, WorkspaceError
+from data.records import Run, RunKind, now
+from data.rundir import FINAL_STATUS, RunDir
 from data.settings import Settings
-from studio import ingest, processes
+from studio import ingest, processes, run_launch, run_queue
 from studio.processes import Process
+from studio.run_ending import body, ending_of
+from studio.run_launch import Child
+from studio.warm import WarmStart
 
 POLL_S = 0.4
 GRACE_S = 5.0  # between asking a process group to end and ending it
 LINGER_S = 30.0  # how long a process may live on after it has reported its end
-OWN_PACKAGES = frozenset({"data", "training", "labeling", "evals", "tests"})  # whose modules a run may be: a row may be forged
-KEY_GONE = (
-    "The studio was restarted while this run waited, and a typed endpoint key is kept in memory only; "
-    "type the key again and start the run again."
-)
-RESTORED = "This run was waiting when the backup was made, and a restored workspace starts nothing by itself; start the run again."
-PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "duckdb", "gradio")
 log = logging.getLogger(__name__)
-
-
-class Ending(NamedTuple):
-    """How a run ended, from its events and what is known of its process."""
-
-    status: RunStatus
-    error: str = ""
-    result: dict[str, Any] = {}
-    at: datetime | None = None
 
 
 class Jobs:
     """Safe from any thread. Call `reconcile()` once after the start; `close()` leaves the children running."""
 
-    def __init__(self, settings: Settings, db: Database, poll_s: float = POLL_S, grace_s: float = GRACE_S) -> None:
-        self._settings, self._db = settings, db
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        poll_s: float = POLL_S,
+        grace_s: float = GRACE_S,
+        warm: WarmStart | None = None,
+        gpus: Sequence[str] | None = None,
+    ) -> None:
+        """`gpus` are this machine's, None = look."""
+        self._settings, self._db, self._warm, self._gpus = settings, db, warm, gpus
         self._poll_s, self._grace_s = poll_s, grace_s
         self._lock = threading.RLock()  # starting and stopping exclude each other
         self._wake, self._closing = threading.Event(), threading.Event()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
         self._keys: dict[str, dict[str, str]] = {}  # a run's typed keys until it is started
         self._taken: dict[str, int] = {}  # offset into completions.jsonl of generating runs
         self._kill_at: dict[str, float] = {}
@@ -84,11 +76,11 @@ class Jobs:
         files: Mapping[str, Path] = {},
         owner: str = "",
         snapshot_id: str = "",
-        device: str = "cpu",
+        device: str = run_queue.ANY,
         env: Mapping[str, str] = {},
         group_id: str = "",
     ) -> Run:
-        """Queue a run; it starts within a moment when its device is free.
+        """Queue a run; it starts within a moment when a device is free (`device`: the one that it must be, or `run_queue.ALL`).
 
         `config` holds `args` and, for frozen data, `data` {file, sha256, rows}; `files` are copied into the run's folder under
         their names. LimitReached when a visitor has a run going, RunError when a file is not what was frozen.
@@ -98,12 +90,12 @@ class Jobs:
         folder = self._settings.runs_dir / run_id
         name = " ".join(name.split())[: models.MAX_NAME] or kind
         whole = {"run_id": run_id, "project_id": project_id, "kind": kind, "module": module, "name": name, **config}
-        whole |= {"env": sorted(env), "versions": versions(), "git": git()}
+        whole |= {"env": sorted(env), "versions": run_launch.versions(), "git": run_launch.git()}
         with self._lock:
             if owner and any(run.owner == owner for run in runs.active(self._db)):
                 raise LimitReached("A visitor has one run at a time; wait for yours to end, or stop it on the Runs page.")
             try:
-                _fill(folder, whole, files)
+                run_launch.fill(folder, whole, files)
                 run = Run(
                     run_id=run_id,
                     project_id=project_id,
@@ -122,7 +114,7 @@ class Jobs:
                     result={},
                     error="",
                     queued_at=now(),
-                    place=max((other.place for other in runs.active(self._db)), default=0.0) + 1.0,
+                    place=run_queue.last_place(runs.active(self._db)),
                     group_id=group_id,
                 )
                 self._keys[run_id] = dict(env)
@@ -153,6 +145,37 @@ class Jobs:
                     self._kill_at.setdefault(run_id, time.monotonic() + self._grace_s)
         self._go()
 
+    def stop_group(self, group_id: str) -> None:
+        """Stop every run of a group that has not ended: those that wait are taken out, one that runs saves what it has."""
+        with self._lock:  # nobody of the group begins while the others are taken out
+            for run in reversed(runs.of_group(self._db, group_id)):
+                if run.status == "queued" or not RunDir(self._settings.runs_dir / run.run_id).stop_requested:
+                    self.stop(run.run_id)
+
+    def move(self, run_id: str, where: run_queue.Move) -> None:
+        """Change a waiting run's place in the queue; nothing happens to one that has begun."""
+        with self._lock:
+            for each, place in run_queue.moved(runs.active(self._db), run_id, where).items():
+                runs.update(self._db, each, place=place)
+
+    def resume(self, run_id: str) -> None:
+        """Queue a run that has ended once more, in its own folder; its child goes on from the newest checkpoint. BadInput when it
+        has not ended or has finished. Whether that is wise is for the caller to say (`studio/again.py`)."""
+        with self._lock:
+            run = runs.get(self._db, run_id)
+            folder = RunDir(self._settings.runs_dir / run_id)
+            if run.status not in ("stopped", "failed", "lost") or run_id in self._ending:
+                raise BadInput(f"This run is {run.status}; only one that was stopped, failed or was lost can go on.")
+            if processes.find(folder.path) is not None:
+                raise BadInput("The run's process is still there; wait until it has ended.")
+            if not (folder.path / "config.json").exists():
+                raise BadInput(run_launch.FOLDER_GONE)
+            resume.reopen(folder)
+            place = run_queue.last_place(runs.active(self._db))
+            fields: dict[str, Any] = {"status": "queued", "error": "", "result": {}, "progress": {}, "pid": 0, "pid_created": 0.0}
+            runs.update(self._db, run_id, **fields, device=run_queue.ANY, place=place, started_at=None, ended_at=None)
+        self._go()
+
     def before_launch(self, callback: Callable[[Run], None]) -> None:
         """Call `callback(run)` before each run's process starts, to free the device it needs."""
         self._before_launch.append(callback)
@@ -169,6 +192,18 @@ class Jobs:
         for thread in [self._thread, *self._ending.values()]:
             if thread.is_alive():
                 thread.join()
+
+    @property
+    def gpus(self) -> Sequence[str]:
+        """The GPUs that runs are spread over, by their names for CUDA."""
+        if self._gpus is None:
+            self._gpus = run_queue.gpus()
+        return self._gpus
+
+    def prepare(self) -> None:
+        """Somebody is about to start a run: have the libraries ready for it."""
+        if self._warm is not None:
+            self._warm.prepare()
 
     # --- the one thread ---------------------------------------------------------------------------------------------------
 
@@ -198,60 +233,58 @@ class Jobs:
         if self._restored.is_set():
             for run in runs.active(self._db):
                 if run.status == "queued":
-                    self._refuse(run, RESTORED)
+                    self._refuse(run, run_launch.RESTORED)
             self._restored.clear()
         active = runs.active(self._db)
-        busy = {run.device for run in active if run.status == "running" and run.run_id not in self._ending}
         for run in active:
-            try:
-                if run.status == "running" and run.run_id not in self._ending:
-                    self._follow(run)
-                elif run.status == "queued" and run.device not in busy:
-                    busy.add(run.device)
-                    self._launch(run.run_id)
-            except NotFound:
-                log.info("run %s was removed", run.run_id)
-            except Exception:
-                log.exception("following run %s failed; trying again", run.run_id)
+            if run.status == "running" and run.run_id not in self._ending:
+                self._try(run, self._follow, run)
+        for run, device in run_queue.due(active, run_queue.devices_of(self.gpus), self._ending):
+            self._try(run, self._launch, run.run_id, device)
         return bool(active)
 
-    def _launch(self, run_id: str) -> None:
+    def _try(self, run: Run, what: Callable[..., None], *args: Any) -> None:
+        """Whatever is wrong with one run keeps no other from being seen to."""
+        try:
+            what(*args)
+        except NotFound:
+            log.info("run %s was removed", run.run_id)
+        except Exception:
+            log.exception("following run %s failed; trying again", run.run_id)
+
+    def _launch(self, run_id: str, device: str) -> None:
         with self._lock:
             run = runs.get(self._db, run_id)
             if run.status != "queued":
                 return
             folder = self._settings.runs_dir / run_id
             if (folder / "stdout.log").exists():  # started before, but that was never written down
-                self._adopt(run, folder)
+                self._adopt(run, folder, device)
                 return
-            if set(run.config.get("env", [])) - self._keys.get(run_id, {}).keys():
-                self._refuse(run, KEY_GONE)
-                return
-            if not (folder / "config.json").exists():
-                self._refuse(run, "The run's folder is gone; start the run again.")
-                return
-            if run.module.split(".")[0] not in OWN_PACKAGES:
-                self._refuse(run, "This run's module is not part of the studio, so it was not started.")
+            keys = self._keys.get(run_id, {})
+            if why := run_launch.why_not(run, folder, keys):
+                self._refuse(run, why)
                 return
             for callback in self._before_launch:
                 callback(run)
-            env = processes.environment(self._keys.get(run_id, {}), processes.key_variables(run.config.get("args")))
             try:
-                child = processes.spawn(run.module, folder, env)
+                child = run_launch.launch(run, folder, keys | run_queue.visible(device, self.gpus), self._warm)
             except OSError as error:
                 self._refuse(
                     run, f"The run's process could not be started ({error.strerror}); free some memory and start it again."
                 )
                 return
             self._children[run_id] = child
-            runs.update(
-                self._db, run_id, status="running", pid=child.pid, pid_created=processes.created(child.pid), started_at=now()
-            )
+            if any(other.status == "queued" and other.run_id != run_id for other in runs.active(self._db)):
+                self.prepare()  # for those behind it
+            created = processes.created(child.pid)
+            runs.update(self._db, run_id, status="running", device=device, pid=child.pid, pid_created=created, started_at=now())
             self._keys.pop(run_id, None)
 
-    def _adopt(self, run: Run, folder: Path) -> None:
+    def _adopt(self, run: Run, folder: Path, device: str) -> None:
         found = processes.find(folder) or Process(0, 0.0)
-        runs.update(self._db, run.run_id, status="running", pid=found.pid, pid_created=found.created, started_at=now())
+        known = {"pid": found.pid, "pid_created": found.created}
+        runs.update(self._db, run.run_id, status="running", device=device, started_at=now(), **known)
 
     def _refuse(self, run: Run, why: str) -> None:
         self._keys.pop(run.run_id, None)
@@ -289,7 +322,7 @@ class Jobs:
         fields: dict[str, Any] = {"event_offset": tail.offset}
         for event in tail.events:
             if event.get("type") == "progress":
-                fields["progress"] = _body(event)
+                fields["progress"] = body(event)
             elif event.get("type") == "error":
                 fields["error"] = str(event.get("message", ""))
         runs.update(self._db, run.run_id, **fields)
@@ -318,7 +351,8 @@ class Jobs:
     def _finish(self, run: Run) -> None:
         folder = RunDir(self._settings.runs_dir / run.run_id)
         self._take_events(run, folder)
-        end = self._ending_of(run, folder)
+        child = self._children.get(run.run_id)
+        end = ending_of(folder, child.poll() if child is not None else None)
         run = runs.get(self._db, run.run_id)
         if end.result:
             runs.update(self._db, run.run_id, result=end.result)
@@ -334,87 +368,6 @@ class Jobs:
         result = {**run.result, **more}
         runs.update(self._db, run.run_id, status=end.status, error=error, result=result, ended_at=end.at or now())
 
-    def _ending_of(self, run: Run, folder: RunDir) -> Ending:
-        """From all its events: a server that died may have taken some in and not acted on them."""
-        status, error, result, at = "", "", {}, None
-        for event in folder.tail(0).events:
-            if event.get("type") == "status" and event.get("status") in FINAL_STATUS:
-                status, at = str(event["status"]), _time(event)
-            elif event.get("type") == "error":
-                error = str(event.get("message", ""))
-            elif event.get("type") == "result":
-                result = _body(event)
-        if status:
-            return Ending(status, error, result, at)  # type: ignore[arg-type]
-        if folder.stop_requested:
-            return Ending("stopped", error or "The run was ended before it could save what it had.", result)
-        return Ending("lost", error or self._silence(run, folder), result)
-
-    def _silence(self, run: Run, folder: RunDir) -> str:
-        child = self._children.get(run.run_id)
-        code = child.poll() if child is not None else None
-        if code == -signal.SIGKILL:
-            why = (
-                "was killed by the system, most likely because memory ran out: choose a smaller model or batch, then start it again"
-            )
-        elif code is not None and code < 0:
-            why = f"crashed ({signal.Signals(-code).name}); start it again, with a smaller model or batch if memory is short"
-        else:
-            why = "ended without a word (killed for memory, or the machine was restarted); start it again"
-        last = [line for line in folder.log_tail(4000).splitlines() if line.strip()][-3:]
-        return f"The run's process {why}." + (f" Its last words: {' / '.join(last)}"[:600] if last else "")
-
-
-def versions() -> dict[str, str]:
-    """The installed packages that decide what a run does."""
-    found = {name: _version(name) for name in PACKAGES}
-    return {"python": sys.version.split()[0], **{name: version for name, version in found.items() if version}}
-
-
-def git() -> dict[str, Any]:
-    """Commit of the code and whether tracked files differ from it; empty where it is no checkout (or git is missing)."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": "", "dirty": None}
-
-
-def _git(*args: str) -> str:
-    done = subprocess.run(["git", *args], cwd=processes.ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _fill(folder: Path, config: dict[str, Any], files: Mapping[str, Path]) -> None:
-    """Make the run's folder. The frozen data's hash is checked on the copy that the child will read."""
-    run = RunDir.create(folder, config)
-    for name, source in files.items():
-        if Path(name).name != name:
-            raise RunError(f"{name!r} is no plain file name.")
-        shutil.copyfile(source, folder / name)
-    data = config.get("data") or {}
-    if data.get("file"):
-        run.check_data(str(data["file"]), str(data.get("sha256") or sha256_of(folder / str(data["file"]))))
-
 
 def _process(run: Run) -> Process:
     return Process(run.pid, run.pid_created)
-
-
-def _body(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if key not in ("at", "type")}
-
-
-def _time(event: Mapping[str, Any]) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(str(event.get("at")))
-    except ValueError:
-        return None
-    return at if at.tzinfo else None

@@ -68,9 +68,14 @@ def spawn(module: str, folder: Path, env: Mapping[str, str]) -> subprocess.Popen
 def environment(passed: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """What a child may know of this process's surroundings: a short list, the variables `names` that its endpoints' keys are
     in, and `passed` (keys that are held in memory)."""
-    wanted = PASSED_ON | set(names)
-    mine = {name: value for name, value in os.environ.items() if name in wanted or name.startswith(PASSED_ON_PREFIXES)}
+    wanted = set(names)
+    mine = {name: value for name, value in os.environ.items() if name in wanted or is_passed_on(name)}
     return {**mine, **ALWAYS, **passed}
+
+
+def is_passed_on(name: str) -> bool:
+    """Whether every child gets this variable of ours."""
+    return name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
 
 
 def key_variables(config: Any) -> set[str]:

@@ -100,6 +100,7 @@ class TrainPage:
 
     def load(self, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
+        self._studio.jobs.prepare()
         project = self._studio.project(viewer)
         method: Method = "dpo" if project.task == "pairwise" else "kto"
         parents = self._parents(viewer)

@@ -1,0 +1,63 @@
+"""How a run ended: what it said itself and, where it said nothing, what its process and its last words tell."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from data.records import RunStatus
+from data.resume import last_life
+from data.rundir import FINAL_STATUS, RunDir
+
+
+class Ending(NamedTuple):
+    """How a run ended, from its events and what is known of its process."""
+
+    status: RunStatus
+    error: str = ""
+    result: dict[str, Any] = {}
+    at: datetime | None = None
+
+
+def ending_of(folder: RunDir, code: int | None) -> Ending:
+    """From all events since its last start: a server that died may have taken some in and not acted on them. `code`: the exit
+    code, None where nobody knows it."""
+    status, error, result, at = "", "", {}, None
+    for event in last_life(folder.tail(0).events):
+        if event.get("type") == "status" and event.get("status") in FINAL_STATUS:
+            status, at = str(event["status"]), _time(event)
+        elif event.get("type") == "error":
+            error = str(event.get("message", ""))
+        elif event.get("type") == "result":
+            result = body(event)
+    if status:
+        return Ending(status, error, result, at)  # type: ignore[arg-type]
+    if folder.stop_requested:
+        return Ending("stopped", error or "The run was ended before it could save what it had.", result)
+    return Ending("lost", error or _silence(folder, code), result)
+
+
+def body(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event says, without when and of which type it is."""
+    return {key: value for key, value in event.items() if key not in ("at", "type")}
+
+
+def _silence(folder: RunDir, code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        why = "was killed by the system, most likely because memory ran out: choose a smaller model or batch, then start it again"
+    elif code is not None and code < 0:
+        why = f"crashed ({signal.Signals(-code).name}); start it again, with a smaller model or batch if memory is short"
+    else:
+        why = "ended without a word (killed for memory, or the machine was restarted); start it again"
+    last = [line for line in folder.log_tail(4000).splitlines() if line.strip()][-3:]
+    return f"The run's process {why}." + (f" Its last words: {' / '.join(last)}"[:600] if last else "")
+
+
+def _time(event: Mapping[str, Any]) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(str(event.get("at")))
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
