@@ -11,6 +11,10 @@ started as `python -m <module> RUN_DIR` and call `run_child(main)`, which turns 
 A stop is heard in three ways. Between steps the child looks (`stop_requested`). A call that hands out results one by one is
 cancelled from a thread (`cancel_on_stop`). What can be neither looked into nor cancelled, importing torch or reading gigabytes of
 weights, runs inside `loading`: there is nothing to save yet, so the process says so and ends at once.
+
+Where several processes train together (`training/launch.py`), each is started like that, with RANK and WORLD_SIZE around it. The
+first alone writes events.jsonl and hears a stop; it tells the others (`training/ranks.py`). Each of the others prints into a file
+of its own, `rank-N.log`, and leaves why it failed in `rank-N.jsonl`.
 """
 
 from __future__ import annotations
@@ -37,6 +41,12 @@ EventType = Literal["status", "progress", "metrics", "sample", "log", "result", 
 FINAL_STATUS = frozenset({"finished", "failed", "stopped", "lost"})
 LOOK_S = 0.2  # how often a thread looks for the stop file
 SAY_S = 0.5  # between two progress events, at least
+
+
+def rank() -> int:
+    """Which of the processes that train together this one is; 0 is the first, or the only one."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if several else 0
 
 
 class Tail(NamedTuple):
@@ -76,9 +86,13 @@ class RunDir:
     # --- the child's side -------------------------------------------------------------------------------------------------
 
     def event(self, type: EventType, **data: Any) -> None:
-        """Append one event; flushed at once so that a reader and a crash see it."""
+        """Append one event; flushed at once so that a reader and a crash see it. Of several processes the first alone speaks,
+        and the others leave their errors beside it."""
+        if rank() and type != "error":
+            return
+        file = f"rank-{rank()}.jsonl" if rank() else "events.jsonl"
         line = json.dumps({"at": datetime.now(UTC).isoformat(), "type": type, **data}, ensure_ascii=False, allow_nan=False)
-        with (self.path / "events.jsonl").open("ab") as f:
+        with (self.path / file).open("ab") as f:
             f.write(line.encode() + b"\n")
 
     def progress(self, done: int, total: int, unit: str, started: float) -> None:
@@ -103,7 +117,8 @@ class RunDir:
 
     @property
     def stop_requested(self) -> bool:
-        return (self.path / "stop").exists()
+        """Never for the others of several processes: were each to look by itself, one would leave while the rest wait for it."""
+        return not rank() and (self.path / "stop").exists()
 
     def check_data(self, name: str, sha256: str) -> Path:
         """The path of a frozen input file; RunError when it is missing or is not the file that was frozen."""
@@ -222,15 +237,28 @@ class _Child:
         self.run = run
         self.loading: Loading | None = None
         self.lock = threading.Lock()  # held by whoever decides whether the process goes on
+        self.parent = os.getppid()
         threading.Thread(target=self._watch, name="stop-watch", daemon=True).start()
 
     def _watch(self) -> None:
         while True:
             time.sleep(LOOK_S)
+            if self._is_left_alone():
+                os._exit(1)
             if self.run.stop_requested:
                 with self.lock:
                     if self.loading is not None:
                         self._end(self.loading.farewell)
+
+    def _is_left_alone(self) -> bool:
+        """One of several processes whose starter has gone: nobody would hear how it ends, and the others are gone too."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return False
+        try:
+            os.kill(int(os.environ.get("STUDIO_LAUNCHER") or self.parent), 0)
+        except ProcessLookupError:
+            return True
+        return os.getppid() != self.parent
 
     def _end(self, words: str) -> None:
         self.run.event("log", text=words)
@@ -260,13 +288,22 @@ def _unsaved(say: Loading) -> Iterator[None]:
 def run_child(main: Callable[[RunDir], Mapping[str, Any] | None]) -> None:
     """Entry point of every run: `main` gets the folder and returns the result; status, errors and stops become events.
 
-    SIGTERM asks for the same orderly stop as the stop file.
+    SIGTERM asks for the same orderly stop as the stop file. One of several processes ends at once: whoever started it sends that
+    when another has failed, and hears the stop file itself.
     """
-    global _child
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
     run = RunDir(parser.parse_args().run_dir)
-    signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
+    apart(run)
+    if not work(run, main):
+        sys.exit(1)
+
+
+def work(run: RunDir, main: Callable[[RunDir], Mapping[str, Any] | None]) -> bool:
+    """Do the run in this process; False when it failed, which its events and its log then say."""
+    global _child
     run.event("status", status="running", pid=os.getpid())
     _child = _Child(run)
     try:
@@ -280,8 +317,17 @@ def run_child(main: Callable[[RunDir], Mapping[str, Any] | None]) -> None:
         words = str(error) if isinstance(error, StudioError) else f"{type(error).__name__}: {error}"
         run.event("error", message=words)
         run.event("status", status="failed")
-        sys.exit(1)
+        return False
     else:
         if result is not None:
             run.event("result", **result)
         run.event("status", status="stopped" if run.stop_requested else "finished")
+    return True
+
+
+def apart(run: RunDir) -> None:
+    """Of several processes the first prints into the run's log, each other one into a file of its own."""
+    if rank():
+        with (run.path / f"rank-{rank()}.log").open("ab") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)

@@ -18,13 +18,15 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 
 from data.engine import ModelSpec
+from data.errors import RunError
 from data.rundir import RunDir
 from training.callbacks import RunEvents, StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
-from training.config import Method, TrainConfig
+from training.config import KtoConfig, Method, TrainConfig
 from training.export import Lineage, save_adapter, save_model
 from training.loop import Job
 from training.models import attach_adapter, context_length, has_bf16, load_base, load_tokenizer
+from training.ranks import even_batch, is_first, several, sharding, wait_for_all, whole_weights
 from training.rows import NO_ROWS, Dropped, Row, Rows, longest_text
 
 _SHORT = 1000  # letters of a row whose attention scores weigh nothing
@@ -69,13 +71,15 @@ def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -
 def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dict[str, Any]:
     """Arguments that mean the same to every trainer of TRL; no checkpoints, no reports, no pickle."""
     on_gpu = torch.cuda.is_available()
+    if sharding() and not on_gpu:
+        raise RunError("Weights are cut up among GPUs only (FSDP, DeepSpeed); choose whole copies (DDP) on a CPU.")
     return {
         "output_dir": str(run.path / "trainer"),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
         "per_device_train_batch_size": config.batch_size,
-        "per_device_eval_batch_size": config.batch_size,
+        "per_device_eval_batch_size": _held_out_batch(config, len(rows.held_out)),
         "gradient_accumulation_steps": config.accumulation,
         "gradient_checkpointing": config.checkpointing,
         "max_length": limit,
@@ -94,7 +98,13 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "use_cpu": not on_gpu,  # without it TRL's bf16 default raises where there is no GPU
         "bf16": uses_bf16(config),
         "dataloader_pin_memory": on_gpu,
+        "ddp_backend": "gloo" if several() and not on_gpu else None,
     }
+
+
+def _held_out_batch(config: TrainConfig, rows: int) -> int:
+    """KTO's rows were dealt into batches, and stay in them."""
+    return config.batch_size if isinstance(config, KtoConfig) else even_batch(rows, config.batch_size)
 
 
 def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows, **more: Any) -> Any:
@@ -159,11 +169,14 @@ def finish(
     lineage = Lineage(
         method, spec.base, spec.adapter, config.to_json(), record.get("data", {}), record.get("versions", {}), events.final(), steps
     )
-    if config.tuning == "full":
-        weights = trainer.accelerator.get_state_dict(trainer.model)
-        save_model(trainer.accelerator.unwrap_model(trainer.model), weights, load_tokenizer(spec.base), run.path / "model", lineage)
-    else:
-        save_adapter(trainer.model, run.path / "adapter", lineage)
+    full = config.tuning == "full"
+    weights = whole_weights(trainer) if full or sharding() else None  # every process must take part
+    if is_first() and full:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_model(model, weights or {}, load_tokenizer(spec.base), run.path / "model", lineage)
+    elif is_first():
+        save_adapter(trainer.model, run.path / "adapter", lineage, weights)
+    wait_for_all()
     return {
         **({"model": "model"} if config.tuning == "full" else {"adapter": "adapter"}),
         "steps": steps,

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from data.errors import RunError, StudioError
 from data.rundir import SAY_S, RunDir, Stopped
 from training.config import TrainConfig
+from training.ranks import anyone
 from training.rows import NO_ADAPTER
 
 _LAST = 10  # logged steps, at most, that make up "the end of training": no more than the last fifth of a short run
@@ -46,19 +47,19 @@ class RunEvents(TrainerCallback):
         self.run.progress(0, state.max_steps, "steps", self.started)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step == 0 and self.run.stop_requested:
+        if state.global_step == 0 and anyone(self.run.stop_requested):
             raise Stopped(f"Stopped before the first step; {NO_ADAPTER}.")
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.on_step_begin(args, state, control)
 
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.run.stop_requested:
+        if anyone(self.run.stop_requested):
             self.held_out = {}  # those of an earlier evaluation are not of the run's end
             raise StoppedEvaluating
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.run.stop_requested:
+        if anyone(self.run.stop_requested):
             control.should_training_stop = True
         now = time.monotonic()
         if now - self._told >= SAY_S or state.global_step >= state.max_steps or control.should_training_stop:

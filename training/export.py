@@ -40,9 +40,10 @@ def portable(path: str) -> str:
     return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else path
 
 
-def save_adapter(model: Any, folder: Path, lineage: Lineage) -> None:
-    """Save the trained adapter of a `PeftModel` alone: TRL's frozen reference copy stays behind."""
-    model.save_pretrained(str(folder), selected_adapters=["default"], safe_serialization=True)
+def save_adapter(model: Any, folder: Path, lineage: Lineage, weights: dict[str, Any] | None = None) -> None:
+    """Save the trained adapter of a `PeftModel` alone: TRL's frozen reference copy stays behind. `weights`: where `model` holds a
+    part of them only."""
+    model.save_pretrained(str(folder), selected_adapters=["default"], safe_serialization=True, state_dict=weights)
     config_file = folder / "adapter_config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = portable(lineage.base)

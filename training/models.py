@@ -13,6 +13,7 @@ one leaves a resident base as it was.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -40,7 +41,8 @@ class Shape(NamedTuple):
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's; of several processes on a machine each has a GPU of its own."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def has_bf16() -> bool:

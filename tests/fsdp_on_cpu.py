@@ -1,0 +1,42 @@
+"""`python -m tests.fsdp_on_cpu RUN_DIR`: a DPO run whose weights are cut up among gloo processes, for machines without a GPU.
+
+accelerate knows FSDP on accelerators alone: on a CPU it falls back to whole copies without a word. Here it is told that the
+processes have GPUs, while every tensor stays on the CPU; torch's `fully_shard` itself takes either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import accelerate.state
+import torch.distributed
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+
+from data.rundir import RunDir, run_child
+from training import adapters, dpo
+
+
+def as_on_gpus(self: Any, cpu: bool = False, *args: Any, **kwargs: Any) -> tuple[str, DistributedType]:
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    self.device = torch.device("cpu")
+    return "gloo", DistributedType.MULTI_GPU
+
+
+def main(run: RunDir) -> dict[str, Any]:
+    """DPO; its result also says whether the weights were in pieces when they were saved."""
+    save, found = adapters.whole_weights, []
+
+    def look(trainer: Any) -> Any:
+        found.append(any(isinstance(p, DTensor) for p in trainer.model.parameters()))
+        return save(trainer)
+
+    adapters.whole_weights = look
+    adapters.sharding = lambda: ""  # else it refuses to cut up anything without a GPU
+    return {**dpo.main(run), "cut_up": found}
+
+
+if __name__ == "__main__":
+    accelerate.state.PartialState._prepare_backend = as_on_gpus
+    run_child(main)

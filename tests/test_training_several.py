@@ -1,0 +1,192 @@
+"""Two real processes over gloo, started by `accelerate launch` or Ray: they learn what one learns from the same rows, and they end
+together.
+
+Each start costs four imports of torch and TRL, so all but one of these tests are slow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("torch")
+
+from data.rundir import RunDir
+from tests import tiny_model
+from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, kto_rows, make_run, sft_rows
+from training.config import DpoConfig, KtoConfig, SftConfig, TrainConfig
+from training.launch import Launch
+
+pytestmark = pytest.mark.model
+FEW: dict[str, Any] = {"max_steps": 3, "tuning": "lora", "precision": "fp32", "max_length": 128}
+ROWS = {
+    "dpo": [*dpo_rows(24), *dpo_rows(6, "held_out")],
+    "kto": [*kto_rows(12, 12), *kto_rows(4, 4, "held_out")],
+    "sft": [*sft_rows(24), *sft_rows(6, "held_out")],
+}
+
+
+def run_of(folder: Path, method: str, config: TrainConfig, launch: Launch | None = None) -> RunDir:
+    """As `studio/jobs.py` writes it."""
+    run = make_run(folder, tiny_model.DEMO_MODEL, config, ROWS[method])
+    record = run.config() | {"kind": method}
+    record["args"] |= {"launch": launch.to_json()} if launch else {}
+    (run.path / "config.json").write_text(json.dumps(record))
+    return run
+
+
+def begin(run: RunDir, module: str = "training.launch", *more: str) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with (run.path / "stdout.log").open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(run.path), *more], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT
+        )
+
+
+def until(run: RunDir, child: subprocess.Popen[bytes], there: Callable[[], object]) -> None:
+    while not there():
+        assert child.poll() is None, run.log_tail()
+        time.sleep(0.1)
+
+
+def statuses(run: RunDir) -> list[str]:
+    return [event["status"] for event in events(run, "status")]
+
+
+def processes_of(run: RunDir) -> list[psutil.Process]:
+    """All that work in the run's folder, whoever started them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(run.path) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def check_learned_the_same(run: RunDir, one: RunDir) -> None:
+    """Loss by loss and weight by weight, within fp32."""
+    several, alone = (events(each, "metrics") for each in (run, one))
+    assert len(several) == len(alone) == FEW["max_steps"] + 1
+    for mine, other in zip(several, alone, strict=True):
+        for name in ("loss", "grad_norm", "rewards/margins", "learning_rate", "num_tokens", "eval_loss", "eval_rewards/margins"):
+            assert (name in mine) == (name in other)
+            assert mine.get(name, 0) == pytest.approx(other.get(name, 0), abs=2e-5, rel=2e-5), (name, mine["step"])
+    mine, other = adapter_weights(run), adapter_weights(one)
+    assert mine.keys() == other.keys()
+    assert max(float((mine[name] - other[name]).abs().max()) for name in mine) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """One process with the rows of both in each batch."""
+    from training import dpo
+
+    config = DpoConfig(**FEW, batch_size=8, sft_weight=0.0, backend="trl")
+    run = run_of(tmp_path_factory.mktemp("one") / "run", "dpo", config)
+    dpo.main(run)
+    return run
+
+
+HALF = DpoConfig(**FEW, batch_size=4, sft_weight=0.0)
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path, one: RunDir) -> None:
+    run = run_of(tmp_path / "run", "dpo", HALF, Launch())
+    assert begin(run).wait() == 0, run.log_tail()
+    check_learned_the_same(run, one)
+    assert statuses(run) == ["running", "finished"], "one process alone tells how it goes"
+    assert events(run, "result")[0]["first_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert [event["text"] for event in events(run, "log")] == ["Trained by TRL."]
+    assert (run.path / "rank-1.log").exists()
+    assert not (run.path / "rank-1.jsonl").exists()
+    assert run.log_tail().count("'train_loss'") == 1
+
+
+@pytest.mark.slow  # Ray starts a cluster: half a minute
+def test_ray_trains_the_same_on_two_workers(tmp_path: Path, one: RunDir) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -r requirements-scale.txt")
+    run = run_of(tmp_path / "run", "dpo", HALF, Launch("ray"))
+    assert begin(run, "training.ray_job").wait() == 0, run.log_tail()
+    check_learned_the_same(run, one)
+    assert statuses(run) == ["running", "finished"]
+    assert (run.path / "rank-1.log").exists()
+
+
+@pytest.mark.slow  # two processes with their imports
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_that_are_cut_up_learn_the_same_and_are_saved_whole(tmp_path: Path, one: RunDir, precision: str) -> None:
+    config = DpoConfig(**{**FEW, "precision": precision}, batch_size=4, sft_weight=0.0)
+    run = run_of(tmp_path / "run", "dpo", config)
+    argv = ["--config_file", "training/launch_presets/fsdp.yaml", "--num_processes", "2", "--num_machines", "1"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *argv, "--main_process_port", "0"]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--module", "tests.fsdp_on_cpu", str(run.path)], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert events(run, "result")[0]["cut_up"] == [True]
+    if precision == "fp32":
+        check_learned_the_same(run, one)
+    else:
+        assert adapter_weights(run).keys() == adapter_weights(one).keys()
+
+
+@pytest.mark.slow  # two processes with their imports
+@pytest.mark.parametrize(
+    ("method", "config"), [("kto", KtoConfig(**FEW, batch_size=4)), ("sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=4))]
+)
+def test_the_other_methods_train_on_several(tmp_path: Path, method: str, config: TrainConfig) -> None:
+    run = run_of(tmp_path / "run", method, config, Launch())
+    assert begin(run).wait() == 0, run.log_tail()
+    metrics = events(run, "metrics")
+    assert metrics[0]["loss"] > metrics[-2]["loss"] > 0
+    assert metrics[-1]["eval_loss"] > 0
+    assert (run.path / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow  # two processes with their imports
+def test_a_stop_is_heard_by_all_at_the_same_step(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "dpo", DpoConfig(**{**FEW, "max_steps": 5000}, batch_size=4), Launch())
+    child = begin(run)
+    until(run, child, lambda: len(events(run, "metrics")) >= 2)
+    run.request_stop()
+    assert child.wait() == 0, run.log_tail()
+    assert statuses(run) == ["running", "stopped"]
+    assert events(run, "result")[0]["steps"] < 5000
+    assert (run.path / "adapter" / "adapter_model.safetensors").exists()
+    assert processes_of(run) == []
+
+
+@pytest.mark.slow  # two processes with their imports
+def test_a_process_that_is_killed_ends_the_run_in_words(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "dpo", DpoConfig(**{**FEW, "max_steps": 5000}, batch_size=4), Launch())
+    child = begin(run)
+    until(run, child, lambda: len(events(run, "metrics")) >= 1)
+    (second,) = [process for process in processes_of(run) if process.environ().get("RANK") == "1"]
+    second.kill()
+    assert child.wait() == 1
+    assert statuses(run)[-1] == "failed"
+    assert events(run, "error")[-1]["message"].startswith("Process 2 of 2 was killed, most likely because memory ran out")
+    assert processes_of(run) == []
+
+
+@pytest.mark.slow  # two processes with their imports
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "dpo", DpoConfig(**{**FEW, "max_steps": 5000}, batch_size=4), Launch())
+    child = begin(run)
+    until(run, child, lambda: len(events(run, "metrics")) >= 1)
+    child.kill()
+    child.wait()
+    while processes_of(run):
+        time.sleep(0.1)

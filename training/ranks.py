@@ -1,0 +1,68 @@
+"""Several processes that train together: how all of them hear the same thing at the same step, and what is gathered at the end.
+
+Each is `python -m training.<method> RUN_DIR` with RANK and WORLD_SIZE in its environment, as accelerate, torchrun and Ray set
+them. The first one alone looks for the stop file (`data/rundir.py`); were each to look by itself, one would leave the loop a step
+before another, which would wait for it for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from data.rundir import rank
+
+Sharding = Literal["", "fsdp", "zero3"]
+
+
+def several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first() -> bool:
+    return rank() == 0
+
+
+def sharding() -> Sharding:
+    """Whether each process holds a part of the weights only, as the launcher's environment tells."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        return "fsdp"
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    return "zero3" if deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else ""
+
+
+def even_batch(rows: int, batch: int) -> int:
+    """Held-out rows a process takes at once, at most `batch`: so many that no process is short of more than one of them.
+
+    What is missing in the last round accelerate fills up with rows from the start, which would count twice.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1 or not rows:
+        return batch
+    rounds = math.ceil(rows / (processes * batch))
+    return math.ceil(rows / (processes * rounds))
+
+
+def anyone(flag: bool) -> bool:
+    """Whether any of the processes says so. All must ask, at the same place; where there is one only it is `flag` itself."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flag
+    said = torch.tensor([int(flag)], device="cuda" if "nccl" in str(dist.get_backend()) else "cpu")
+    dist.all_reduce(said, op=dist.ReduceOp.MAX)
+    return bool(said.item())
+
+
+def whole_weights(trainer: Any) -> dict[str, Any]:
+    """The model's weights, put together from all processes where each holds a part; all must ask, the first gets them."""
+    weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped if sharding() else trainer.model)
+    return weights
+
+
+def wait_for_all() -> None:
+    """Until every process has come this far: none may leave while the first still writes what they have made."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
