@@ -181,17 +181,43 @@ def test_what_a_place_cannot_take_is_refused(place: Place, launch: Launch, words
         recipe(place, launch)
 
 
-@pytest.mark.model
-@pytest.mark.parametrize("preset", ["ddp", "fsdp", "zero2", "zero3"])
-def test_every_preset_is_read_by_accelerate(preset: str) -> None:
-    """Its own reader refuses a key that it does not know."""
-    pytest.importorskip("accelerate")
-    from accelerate.commands.config.config_args import load_config_from_file
+def environment_of(preset: str) -> dict[str, str]:
+    """What `accelerate launch` itself would give to the processes, from the argument list that is run or printed."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-    found = load_config_from_file(str(ROOT / PRESETS / f"{preset}.yaml"))
-    kinds = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
-    assert found.distributed_type.value == kinds[preset]
-    assert found.mixed_precision == "no"
+    argv = accelerate_argv("training.dpo", "runs/x", Launch("accelerate", preset))  # type: ignore[arg-type]
+    argv[argv.index("--config_file") + 1] = str(ROOT / PRESETS / f"{preset}.yaml")
+    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(argv[2:]))
+    if args.use_deepspeed:
+        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        return dict(prepare_deepspeed_cmd_env(args)[1])
+    return dict(prepare_multi_gpu_env(args))
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("preset", "cut_up"), [("ddp", ""), ("fsdp", "fsdp"), ("zero2", ""), ("zero3", "zero3")])
+def test_accelerate_takes_every_preset_as_it_is_meant(preset: str, cut_up: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugins are made from the environment, as in each of the processes; DeepSpeed itself need not be installed for that."""
+    torch = pytest.importorskip("torch")
+    from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+
+    from training import models
+    from training.ranks import sharding
+
+    for name, value in environment_of(preset).items():
+        monkeypatch.setenv(name, value)
+    assert sharding() == cut_up
+    stored = models.quantization().bnb_4bit_quant_storage
+    assert stored == (models.compute_dtype() if preset == "fsdp" else torch.uint8)
+    if preset == "fsdp":
+        plugin = FullyShardedDataParallelPlugin()
+        assert (plugin.fsdp_version, plugin.reshard_after_forward, plugin.state_dict_type.name) == (2, True, "FULL_STATE_DICT")
+    if preset.startswith("zero"):
+        config = DeepSpeedPlugin().deepspeed_config
+        assert config["zero_optimization"]["stage"] == int(preset[-1])
+        gathered = config["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save")
+        assert gathered == (preset == "zero3"), "else nothing whole could be saved"
 
 
 # --- the end in words ---------------------------------------------------------------------------------------------------------

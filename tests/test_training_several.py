@@ -124,9 +124,11 @@ def test_ray_trains_the_same_on_two_workers(tmp_path: Path, one: RunDir) -> None
 
 
 @pytest.mark.slow  # two processes with their imports
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_that_are_cut_up_learn_the_same_and_are_saved_whole(tmp_path: Path, one: RunDir, precision: str) -> None:
-    config = DpoConfig(**{**FEW, "precision": precision}, batch_size=4, sft_weight=0.0)
+@pytest.mark.parametrize(("tuning", "precision"), [("lora", "fp32"), ("lora", "bf16"), ("qlora", "bf16")])
+def test_weights_that_are_cut_up_learn_the_same_and_are_saved_whole(
+    tmp_path: Path, one: RunDir, tuning: str, precision: str
+) -> None:
+    config = DpoConfig(**{**FEW, "precision": precision, "tuning": tuning}, batch_size=4, sft_weight=0.0)
     run = run_of(tmp_path / "run", "dpo", config)
     argv = ["--config_file", "training/launch_presets/fsdp.yaml", "--num_processes", "2", "--num_machines", "1"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *argv, "--main_process_port", "0"]

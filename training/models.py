@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from data.engine import ModelSpec
 from data.errors import EngineError
 from training.chat import Tokenizer
+from training.ranks import sharding
 
 # Below this a base is held in fp32 for sampling on a CPU: as fast as bf16 there, and batch neighbours move a logit by 1e-6 instead
 # of 1e-2, so the same request gives the same text whatever it is batched with.
@@ -58,13 +59,16 @@ def compute_dtype() -> torch.dtype:
 
 
 def quantization() -> BitsAndBytesConfig:
-    """NF4 with double quantisation: the only such configuration in the studio."""
+    """NF4 with double quantisation: the only such configuration in the studio.
+
+    FSDP cuts up tensors of one number format only, so for it the packed weights are stored as if they were of the compute type.
+    """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype(),
-        bnb_4bit_quant_storage=compute_dtype() if torch.cuda.is_available() else torch.uint8,  # for FSDP
+        bnb_4bit_quant_storage=compute_dtype() if sharding() == "fsdp" else torch.uint8,
     )
 
 
