@@ -38,6 +38,8 @@ from tests import tiny_model
 from tests.training_runs import assistant, user
 from training.chat import TEMPLATE_KWARGS
 from training.config import DPO_LOSSES
+from training.fused_lora import fuse
+from training.grouped_attention import GROUPED, take_up
 from training.preference_objectives import Dpo, Kto, Objective, Orpo, SimPo, Whole
 from training.preference_rows import Item, Layout, items, parts, with_others
 from training.preference_step import BASE, Scorer, Scores, trusted_layout
@@ -202,12 +204,19 @@ def test_a_step_in_parts_is_the_same_step(dpo: Made, budget: int) -> None:
     assert_same(my_gradients, gradients)
 
 
-@pytest.mark.parametrize(("family", "attention"), [*((family, "sdpa") for family in FAMILIES), ("llama", "eager")])
+@pytest.mark.parametrize(
+    ("family", "attention"),
+    [*((family, "sdpa") for family in FAMILIES), ("llama", "eager"), *((family, GROUPED) for family in FAMILIES)],
+)
 def test_every_family_that_shares_the_prompt_equals_trl(family: str, attention: str, tokenizer: Any, tmp_path: Path) -> None:
-    model = tiny(family, attention)
-    assert trusted_layout(model, 0, LIMIT) == "shared"
+    """TRL through peft's layers and the model's own attention, ours through fused layers and the attention named."""
+    model = tiny(family, "eager" if attention == GROUPED else attention)
     made = make(DPOTrainer, DPOConfig, with_lora(model), tokenizer, PAIRS, tmp_path, beta=0.3)
     loss, gradients = theirs(made)
+    fuse(made.trainer.model)
+    assert attention != GROUPED or take_up(model)
+    assert model.config._attn_implementation == attention
+    assert trusted_layout(model, 0, LIMIT) == "shared"
     mine, my_gradients, _ = ours(made.trainer.model, made.rows, Dpo("sigmoid", 0.3), "shared")
     assert mine == pytest.approx(loss, abs=1e-4)
     assert_same(my_gradients, gradients)

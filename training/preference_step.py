@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from peft import PeftModel
 
+from training.grouped_attention import GROUPED, take_up
 from training.preference_head import mean_row, score
 from training.preference_rows import Item, Layout, pack
 
@@ -57,7 +58,7 @@ class Scorer:
         self.model, self.pad, self.layout, self.autocast = model, pad, layout, autocast
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         self._base, self._backbone, self._head = base, base.base_model, base.get_output_embeddings()
-        eager = base.config.get_text_config()._attn_implementation == "eager"
+        eager = base.config.get_text_config()._attn_implementation in ("eager", GROUPED)
         self._mean = None if self._head.weight.requires_grad else mean_row(self._head)
         self._additive = _stream_dtype(base, autocast) if eager else None
 
@@ -126,12 +127,14 @@ def quicken(model: Any, tokens: int) -> None:
     """Choose the attention for rows of up to so many tokens: on a CPU the fused kernel's backward under a mask is the slower one
     until its scores outgrow the rest of a layer."""
     if model.device.type == "cpu" and tokens <= _EAGER_TOKENS:
-        model.set_attn_implementation("eager")
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        base.set_attn_implementation("eager")
+        take_up(base)
 
 
 def _sees_all(config: Any, limit: int) -> bool:
     """Whether every layer attends to all that stands before a token: a mask of ours would replace that of a sliding window."""
-    if config._attn_implementation not in ("sdpa", "eager"):
+    if config._attn_implementation not in ("sdpa", "eager", GROUPED):
         return False
     if kinds := getattr(config, "layer_types", None):
         return set(kinds) == {"full_attention"}

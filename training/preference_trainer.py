@@ -26,6 +26,7 @@ from data.words import count
 from training.adapters import Trainable, common_args, hold_in_float32, uses_bf16
 from training.callbacks import RunEvents
 from training.config import TrainConfig
+from training.fused_lora import fuse
 from training.loop import Job
 from training.preference_objectives import Objective, Whole
 from training.preference_rows import Item, Layout, deal, parts
@@ -293,5 +294,6 @@ def _prepare(model: Any, args: TrainingArguments) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    fuse(model)
     if args.gradient_checkpointing and isinstance(model, PeftModel):
         model.enable_input_require_grads()
