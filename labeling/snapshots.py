@@ -107,6 +107,15 @@ def preview(
     return Preview(_manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name), rows)
 
 
+def stamp(db: Database, project_id: str) -> str:
+    """Another one as soon as anything that decides a project's rows has changed: labels, gold answers and decisions only grow."""
+    counts = (
+        db.value(f"select count(*) from {table} where project_id = ?", [project_id])  # noqa: S608
+        for table in ("label_events", "gold", "adjudications")
+    )
+    return "-".join(map(str, counts))
+
+
 def get(db: Database, snapshot_id: str) -> Snapshot:
     row = db.row("select * from snapshots where snapshot_id = ?", [snapshot_id])
     if row is None:

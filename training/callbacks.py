@@ -122,7 +122,7 @@ def failures_in_words(config: TrainConfig) -> Iterator[None]:
     except StudioError:
         raise
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         smaller = "halve the batch size" if config.batch_size > 2 else "shorten max_length"
         also = "" if config.checkpointing else " or turn checkpointing on"
@@ -132,7 +132,7 @@ def failures_in_words(config: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return (
         isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

@@ -11,6 +11,7 @@ to be read as "fits" or "does not", not to the megabyte.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class MemoryEstimate:
     def sentence(self) -> str:
         """For the page: the sum, and what it is made of."""
         parts = (("weights", self.weights), ("what is trained and its optimiser", self.trained), ("activations", self.activations))
-        return f"About {_readable(self.total)}: " + ", ".join(f"{name} {_readable(size)}" for name, size in parts) + "."
+        return f"About {readable(self.total)}: " + ", ".join(f"{name} {readable(size)}" for name, size in parts) + "."
 
 
 def shape_of(base: str) -> Shape:
@@ -116,7 +117,25 @@ def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0)
     return MemoryEstimate(round(weights), trained * _TRAINED, kept + working)
 
 
-def _readable(size: float) -> str:
+def free_memory() -> int:
+    """Bytes this process may still take: what the machine has left or, in a container, what its limit leaves, whichever is less."""
+    import psutil
+
+    return min(int(psutil.virtual_memory().available), _left_in_container())
+
+
+def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Files that are cached count as free: they go when memory is wanted. Unlimited where there is no limit or none can be read."""
+    try:
+        limit = int((root / "memory.max").read_text())
+        used = int((root / "memory.current").read_text())
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def readable(size: float) -> str:
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

@@ -64,10 +64,15 @@ class Some:
 
 @dataclass
 class Dropped:
-    """Rows left out, by reason, and rows whose completion is cut at the length limit."""
+    """Rows left out, by reason, and rows whose completion is cut at the length limit.
+
+    `lengths`: tokens of each row that stays, in their order, its longer answer counted and nothing cut; `longest`: of all rows.
+    """
 
     reasons: dict[str, Some] = field(default_factory=dict)
     truncated: Some | None = None
+    lengths: list[int] = field(default_factory=list)
+    longest: int = 0
 
     def add(self, reason: str, row: Row, prompt_id: str) -> None:
         self.reasons.setdefault(reason, Some(excerpt(row))).ids.append(prompt_id)
@@ -278,11 +283,13 @@ def _is_messages(value: Any) -> bool:
 
 def _too_long(row: Row, method: Method, tokenizer: Any, limit: int, prompt_id: str, dropped: Dropped) -> str:
     """A reason when the prompt alone fills the limit; a completion that is only cut is noted."""
-    prompt = len(_ids(tokenizer, row["prompt"], True))
-    if prompt >= limit:
-        return f"the prompt is longer than {limit} tokens"
     answers = [row["chosen"], row["rejected"]] if METHOD_FACTS[method].paired else [row["completion"]]
-    if any(len(_ids(tokenizer, [*row["prompt"], *answer], False)) > limit for answer in answers):
+    whole = max(len(_ids(tokenizer, [*row["prompt"], *answer], False)) for answer in answers)
+    dropped.longest = max(dropped.longest, whole)
+    if len(_ids(tokenizer, row["prompt"], True)) >= limit:
+        return f"the prompt is longer than {limit} tokens"
+    dropped.lengths.append(whole)
+    if whole > limit:
         dropped.cut(row, prompt_id)
     return ""
 

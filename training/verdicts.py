@@ -73,6 +73,48 @@ def _fix(raw: Mapping[str, Any]) -> Fix:
     return Fix(str(raw["label"]), dict(raw.get("settings", {})), tuple(s for s in raw.get("sieve", ()) if s in SIEVES))
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a run would take, from steps that were really done: seconds of each part, bytes at the peak and what was free before.
+
+    `estimated`: bytes by the arithmetic of `training/memory.py`, which knows nothing of the libraries; 0 = it cannot tell.
+    """
+
+    steps: int
+    ready_s: float
+    reference_s: float
+    training_s: float
+    evaluation_s: float
+    peak: int
+    free: int
+    estimated: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """From the start of its process to the saved weights."""
+        return self.ready_s + self.reference_s + self.training_s + self.evaluation_s
+
+
+@dataclass(frozen=True)
+class Report:
+    """A check's whole outcome; `cost` is None where no step could be done."""
+
+    verdicts: tuple[Verdict, ...]
+    cost: Cost | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"verdicts": [v.to_json() for v in self.verdicts], "cost": asdict(self.cost) if self.cost else None}
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> Report:
+        """BadInput when it is none."""
+        try:
+            cost = raw.get("cost")
+            return Report(tuple(map(Verdict.from_json, raw["verdicts"])), Cost(**cost) if cost else None)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInput("The check left nothing that can be read; check again.") from error
+
+
 def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """In the order in which a person should read them."""
     return sorted(verdicts, key=lambda verdict: LEVELS.index(verdict.level))

@@ -1,0 +1,236 @@
+"""A few real steps of a run that is not going to be: how long one takes, and how much memory.
+
+    found = probe(plan, config)      # None where memory ran out
+
+The method's own `make_trainer` makes the trainer that the run would have, over a handful of the run's rows: the longest batch comes
+first, because it decides the memory, then ordinary ones, because they decide the time. Nothing of it is kept. Needs torch; a base
+is loaded anew for each call, as the trainer changes it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import random
+import resource
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from data.engine import ModelSpec
+from data.rundir import RunDir
+from training.adapters import Trainable, load_trainable
+from training.callbacks import RunEvents, is_out_of_memory
+from training.config import Method, TrainConfig
+from training.loop import Job
+from training.memory import free_memory
+from training.methods import module_of
+from training.preference_rows import items
+from training.preference_trainer import PreferenceTrainer, reference_cache
+from training.rows import Row, Rows, Say
+
+_ORDINARY = 3  # batches that are timed
+_ENOUGH_S = 15.0  # so long; then one timed step is enough
+
+
+class Plan(NamedTuple):
+    """What a run would train on. `lengths`: tokens of each row, the training rows first."""
+
+    run: RunDir
+    method: Method
+    spec: ModelSpec
+    rows: Rows
+    lengths: Sequence[int]
+    say: Say
+
+
+class Probe(NamedTuple):
+    """Seconds of one batch of the run's ordinary rows, of a held-out row, and of the whole reference; bytes at the peak."""
+
+    first_loss: float | None
+    ready_s: float
+    batch_s: float
+    held_out_row_s: float
+    reference_s: float
+    peak: int
+
+
+class Aside(RunDir):
+    """The run's folder for a trainer whose events nobody should see."""
+
+    def event(self, type: Any, **data: Any) -> None:
+        pass
+
+
+@dataclass
+class Clock(TrainerCallback):
+    """When each step began and ended; ends the training when it has gone on for long enough."""
+
+    took: list[float]
+    began: float = 0.0
+    first: float = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = time.monotonic()
+        self.first = self.first or self.began
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.monotonic()
+        self.took.append(now - self.began)
+        if len(self.took) > 1 and now - self.first > _ENOUGH_S:
+            control.should_training_stop = True
+
+
+def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None) -> Probe | None:
+    """None where memory ran out. `start`: a base that is loaded already; it is used up. StudioError as the run itself would."""
+    try:
+        return _probe(plan, config, start)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold what memory ran out of
+    finally:
+        start = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def _probe(plan: Plan, config: TrainConfig, start: Trainable | None) -> Probe:
+    began = time.monotonic()
+    start = start or load_trainable(plan.spec, config, plan.rows)
+    module = importlib.import_module(module_of(plan.method))
+    aside = Aside(plan.run.path)
+    chosen = _choose(plan, config)
+    small = replace(
+        config, accumulation=1, epochs=1.0, max_steps=1 + _ORDINARY, log_every=1, schedule="constant_with_warmup", warmup_share=0.0
+    )
+    plan.say("preparing a few rows")
+    trainer = module.make_trainer(Job(aside, small, start, chosen, RunEvents(aside, small), plan.say))
+    check = getattr(module, "checked_first_loss", None)
+    first_loss = check(trainer) if check else None
+    ready_s = time.monotonic() - began
+    clock = Clock([])
+    trainer.add_callback(clock)
+    _longest_first(trainer, config.batch_size)
+    plan.say("measuring a few steps")
+    trainer.args.eval_strategy = "no"
+    trainer.train()
+    plan.say("measuring an evaluation")
+    held_out_row_s = _evaluation(trainer, chosen)
+    ordinary = clock.took[1:] or clock.took
+    batch_s = sum(ordinary) / len(ordinary) * _typical(plan, chosen)
+    return Probe(first_loss, ready_s, batch_s, held_out_row_s, _reference(plan, config, start, trainer, held_out_row_s), peak())
+
+
+# --- which rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _choose(plan: Plan, config: TrainConfig) -> Rows:
+    """The longest rows, some at random, and a batch of held-out ones; good and bad answers alike where rows are labelled."""
+    rng = random.Random(config.seed)
+    train = list(zip(plan.rows.train, plan.lengths, strict=False))
+    longest = _both(sorted(train, key=lambda each: -each[1]), config.batch_size)
+    rest = [each for each in train if not any(each[0] is other[0] for other in longest)]
+    rng.shuffle(rest)
+    some = _both(rest, _ORDINARY * config.batch_size)
+    held_out = plan.rows.held_out or plan.rows.train
+    return Rows([row for row, _ in [*longest, *some]], rng.sample(held_out, min(len(held_out), config.batch_size)))
+
+
+def _both(rows: Sequence[tuple[Row, int]], wanted: int) -> list[tuple[Row, int]]:
+    """The first so many, half of them good and half bad where they are labelled."""
+    good = [each for each in rows if each[0].get("label", True)]
+    bad = [each for each in rows if not each[0].get("label", True)]
+    if not good or not bad:
+        return list(rows[:wanted])
+    half = max(1, wanted // 2)
+    taken = [*good[:half], *bad[:half]]
+    return [*taken, *[*good[half:], *bad[half:]][: max(0, wanted - len(taken))]]
+
+
+def _longest_first(trainer: Any, batch: int) -> None:
+    """The longest rows make the first batch. Left alone: trainers that sample their own answers, whose rows are prompts."""
+    if isinstance(trainer, PreferenceTrainer):
+        trainer.rows.sort(key=lambda item: -item.length)
+        trainer._dealt = True  # they stay in this order
+        return
+    data = trainer.train_dataset
+    if hasattr(trainer, "num_generations") or not hasattr(data, "select"):
+        return
+    sizes = [sum(len(value) for value in row.values() if isinstance(value, list)) for row in data]
+    longest = sorted(range(len(data)), key=lambda i: -sizes[i])[:batch]
+    trainer.train_dataset = data.select([*longest, *(i for i in range(len(data)) if i not in set(longest))])
+    trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(trainer.train_dataset)
+
+
+def _typical(plan: Plan, chosen: Rows) -> float:
+    """Tokens of a row of the run's over those of a row that was timed."""
+    known = {id(row): length for row, length in zip(plan.rows.train, plan.lengths, strict=False)}
+    every = list(known.values())
+    timed = sorted(known[id(row)] for row in chosen.train)
+    timed = timed[: -max(1, len(timed) // (1 + _ORDINARY))] or timed  # the first batch held the longest and is not counted
+    return (sum(every) / len(every)) / (sum(timed) / len(timed))
+
+
+# --- the parts of a run that are no step --------------------------------------------------------------------------------------
+
+
+def _evaluation(trainer: Any, chosen: Rows) -> float:
+    began = time.monotonic()
+    trainer.evaluate()
+    return (time.monotonic() - began) / max(1, len(chosen.held_out))
+
+
+def _reference(plan: Plan, config: TrainConfig, start: Trainable, trainer: Any, row_s: float) -> float:
+    """Seconds for the log-probabilities under the reference that no earlier run has left; TRL computes them within its steps."""
+    if not isinstance(trainer, PreferenceTrainer) or not trainer.objective.needs_reference:
+        return 0.0
+    rows = [*plan.rows.train, *plan.rows.held_out]
+    cache = reference_cache(plan.run, config, start, trainer.scorer)
+    if cache is None:
+        return len(rows) * row_s
+    missing = 0
+    for number, item in enumerate(items(rows, start.tokenizer, start.limit)):
+        plan.say("looking for what is known", number, len(rows))
+        missing += any(cache.get(item.prompt, completion) is None for completion in item.completions)
+    return missing * row_s
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------------------
+
+
+def peak() -> int:
+    """Bytes: of the device, or of this process from its start with all its libraries."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def free_now() -> int:
+    """Bytes a run could take, had this process not begun."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
+    return free_memory() + int(psutil.Process().memory_info().rss)
+
+
+def stay_within(free: int) -> None:
+    """Make an allocation beyond the free memory fail in here, where it becomes a sentence, before the system ends a process at will.
+
+    Counts what is reserved, which is a little more than what is used. Only where memory is the machine's own, and on Linux.
+    """
+    status = Path("/proc/self/status")
+    if torch.cuda.is_available() or not status.is_file():
+        return
+    held = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmData"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = held + free
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
