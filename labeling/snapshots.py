@@ -110,7 +110,7 @@ def preview(
 def stamp(db: Database, project_id: str) -> str:
     """Another one as soon as anything that decides a project's rows has changed: labels, gold answers and decisions only grow."""
     counts = (
-        db.value(f"select count(*) from {table} where project_id = ?", [project_id])  # noqa: S608
+        db.value(f"select count(*) from {table} where project_id = ?", [project_id])
         for table in ("label_events", "gold", "adjudications")
     )
     return "-".join(map(str, counts))

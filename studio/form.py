@@ -104,6 +104,10 @@ class Form:
             for knob in self._knobs
         ]
 
+    def put(self, changes: Mapping[str, Any]) -> list[Any]:
+        """An update for every component: the `changes` as if a person had made them, the others as they are."""
+        return [gr.update(value=changes[knob.name]) if knob.name in changes else gr.skip() for knob in self._knobs]
+
     def read(self, method: str, values: Sequence[Any]) -> TrainConfig:
         """The method's config from the components' values; BadInput in words."""
         mine = {knob.name: knob for knob in knobs(config_class(method))}

@@ -25,7 +25,7 @@ from studio.render import Html, ago, bar, esc, note, progress_line, share_done
 from studio.train_plan import TrainPlan
 from studio.verdict_list import cost_facts, verdict_list
 from training.methods import METHOD_FACTS
-from training.preflight import half
+from training.preflight import halved
 from training.verdicts import SIEVES, Report, Verdict, stops
 
 SIEVE_NAMES = {"contradictions": "Contradict each other", "repeats": "Repeat another"}
@@ -210,5 +210,5 @@ def _outcome(run: Run, plan: TrainPlan) -> tuple[tuple[Verdict, ...], Any]:
     if run.status in ("failed", "lost"):
         lost = run.status == "lost"
         sentence = run.error or "The check ended without a word; memory may have run out."
-        return (Verdict("run", "warn" if lost else "stop", sentence, fix=half(plan.config) if lost else None),), None
+        return (Verdict("run", "warn" if lost else "stop", sentence, fix=halved(plan.config) if lost else None),), None
     return (), None

@@ -36,7 +36,7 @@ def _item(verdict: Verdict, fixable: bool) -> str:
     button = f'<button type="button" class="st-fix" data-fix="{esc(verdict.check)}">{esc(fix.label)}</button>' if fix else ""
     return (
         f'<li class="{verdict.level}"><span class="mark {verdict.level}" aria-hidden="true">{mark}</span>'
-        f'<div><p><b>{word}:</b> {figures(verdict.sentence)}</p>{examples}</div>{button}</li>'
+        f"<div><p><b>{word}:</b> {figures(verdict.sentence)}</p>{examples}</div>{button}</li>"
     )
 
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.errors import BadInput, RunError, StudioError
-from data.rundir import RunDir, run_child
+from data.rundir import Loading, RunDir, run_child
 from data.words import count
 from training.config import Method, TrainConfig, knobs, method_named, read_args, steps_of
 from training.memory import estimate, readable, shape_of
-from training.rows import Dropped, Row, Rows, Say, Some, check_template, excerpt, read_rows, usable_or_refuse
+from training.rows import Dropped, Row, Rows, Some, check_template, excerpt, read_rows, usable_or_refuse
 from training.verdicts import SHOWN, Cost, Example, Fix, Report, Verdict
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def main(run: RunDir) -> dict[str, Any]:
     return report.to_json()
 
 
-def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: Rows, say: Say, began: float) -> Report:
+def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: Rows, say: Loading, began: float) -> Report:
     say("loading the libraries")
     from training.adapters import load_trainable
     from training.probe import Plan, free_now, probe, stay_within
@@ -101,7 +101,7 @@ def cut(dropped: Dropped, config: TrainConfig, limit: int, context: int) -> Verd
     return Verdict("length limit", "warn", f"{what} at {limit:,} tokens{whole}.", len(short.ids) if short else 0, examples, fix)
 
 
-def template(start: Trainable, rows: Sequence[Row], say: Say) -> Verdict:
+def template(start: Trainable, rows: Sequence[Row], say: Loading) -> Verdict:
     """Every row by the rule that the trainer applies to its first one: the prompt as sampling renders it, the turn ended."""
     step = max(1, len(rows) // _LOOKED_AT)
     looked = rows[::step]
@@ -114,7 +114,9 @@ def template(start: Trainable, rows: Sequence[Row], say: Say) -> Verdict:
             wrong.setdefault(str(error), []).append(row)
     if not wrong:
         return Verdict(
-            "template", "ok", f"Prompts read the same with and without an answer, and answers end their turn ({len(looked):,} looked at)."
+            "template",
+            "ok",
+            f"Prompts read the same with and without an answer, and answers end their turn ({len(looked):,} looked at).",
         )
     sentence, found = max(wrong.items(), key=lambda each: len(each[1]))
     examples = tuple(Example("", excerpt(row)) for row in found[:SHOWN])
@@ -169,7 +171,7 @@ def fits(cost: Cost, config: TrainConfig) -> Verdict:
     told = f"A step was done with {readable(cost.peak)} of {readable(cost.free)} free"
     if cost.peak <= _TIGHT * cost.free:
         return Verdict("memory", "ok", f"{told}.")
-    return Verdict("memory", "warn", f"{told}: too little room if anything else runs beside it.", fix=half(config))
+    return Verdict("memory", "warn", f"{told}: too little room if anything else runs beside it.", fix=halved(config))
 
 
 class _Try(NamedTuple):
@@ -191,15 +193,15 @@ def _smaller(plan: Plan, config: TrainConfig, free: int) -> Verdict:
 
 def _tries(config: TrainConfig) -> Iterator[_Try]:
     """Ever smaller batches with as many rows a step, then the smallest with less kept in memory."""
-    while half := half(config):
-        config = replace(config, **half.settings)
-        yield _Try(half.label, dict(half.settings))
+    while smaller := halved(config):
+        config = replace(config, **smaller.settings)
+        yield _Try(smaller.label, dict(smaller.settings))
     if not config.checkpointing:
         changes = {"batch_size": config.batch_size, "accumulation": config.accumulation, "checkpointing": True}
         yield _Try(f"{count(config.batch_size, 'row')} at once, with checkpointing", changes)
 
 
-def half(config: TrainConfig) -> Fix | None:
+def halved(config: TrainConfig) -> Fix | None:
     """Half the batch, twice the accumulation: the same rows a step. None where a batch cannot be halved."""
     least = next(int(knob.min or 1) for knob in knobs(type(config)) if knob.name == "batch_size")
     half = config.batch_size // 2

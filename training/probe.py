@@ -25,7 +25,7 @@ import torch
 from transformers import TrainerCallback
 
 from data.engine import ModelSpec
-from data.rundir import RunDir
+from data.rundir import Loading, RunDir
 from training.adapters import Trainable, load_trainable
 from training.callbacks import RunEvents, is_out_of_memory
 from training.config import Method, TrainConfig
@@ -34,7 +34,7 @@ from training.memory import free_memory
 from training.methods import module_of
 from training.preference_rows import items
 from training.preference_trainer import PreferenceTrainer, reference_cache
-from training.rows import Row, Rows, Say
+from training.rows import Row, Rows
 
 _ORDINARY = 3  # batches that are timed
 _ENOUGH_S = 15.0  # so long; then one timed step is enough
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     spec: ModelSpec
     rows: Rows
     lengths: Sequence[int]
-    say: Say
+    say: Loading
 
 
 class Probe(NamedTuple):
@@ -223,7 +223,7 @@ def free_now() -> int:
 
 
 def stay_within(free: int) -> None:
-    """Make an allocation beyond the free memory fail in here, where it becomes a sentence, before the system ends a process at will.
+    """Make an allocation beyond the free memory fail in here, as a sentence, before the system ends a process at will.
 
     Counts what is reserved, which is a little more than what is used. Only where memory is the machine's own, and on Linux.
     """
