@@ -165,7 +165,7 @@ def _read(name: str, load: Any) -> Any:
     except torch.OutOfMemoryError as error:
         raise EngineError(f"{name} does not fit into memory; choose a smaller model or turn 4-bit on.") from error
     except (ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
-        if "can't allocate memory" in str(error):
+        if "allocate memory" in str(error):
             raise EngineError(f"{name} does not fit into memory; choose a smaller model or turn 4-bit on.") from error
         if "custom code" in str(error):
             raise EngineError(f"{name} brings code of its own, which is never run here; choose another model.") from error

@@ -50,10 +50,9 @@ def main(run: RunDir) -> dict[str, Any]:
 def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: Rows, say: Loading, began: float) -> Report:
     say("loading the libraries")
     from training.adapters import load_trainable
-    from training.probe import Plan, free_now, probe, stay_within
+    from training.probe import Plan, free_now, probe
 
     free = free_now()
-    stay_within(free)
     say("loading the base model")
     start = load_trainable(spec, config, frozen)
     dropped = Dropped()
@@ -181,12 +180,13 @@ class _Try(NamedTuple):
 
 def _smaller(plan: Plan, config: TrainConfig, free: int) -> Verdict:
     """Memory ran out: the first of the smaller ways that a step was really done in, as a fix."""
-    from training.probe import probe
+    from training.probe import give_back, probe
 
     sentence = f"Memory runs out: {count(config.batch_size, 'row')} at once do not fit into {readable(free)}"
     for number, attempt in enumerate(_tries(config)):
+        give_back()
         plan.say(f"trying again: {attempt.label.lower()}", number)
-        if probe(plan, replace(config, **attempt.changes)) is not None:
+        if probe(plan, replace(config, **attempt.changes), timed=0) is not None:
             return Verdict("memory", "stop", f"{sentence}. {attempt.label} fits.", fix=Fix(attempt.label, attempt.changes))
     return Verdict("memory", "stop", f"{sentence}, and nor does one; choose a smaller base or shorter rows.")
 

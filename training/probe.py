@@ -9,6 +9,7 @@ is loaded anew for each call, as the trainer changes it.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import random
@@ -16,6 +17,7 @@ import resource
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,30 +90,29 @@ class Clock(TrainerCallback):
             control.should_training_stop = True
 
 
-def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None) -> Probe | None:
-    """None where memory ran out. `start`: a base that is loaded already; it is used up. StudioError as the run itself would."""
+def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None, timed: int = _ORDINARY) -> Probe | None:
+    """None where memory ran out. `start`: a base that is loaded already; it is used up. `timed`: ordinary batches after the longest.
+
+    StudioError where the run itself would fail.
+    """
     try:
-        return _probe(plan, config, start)
+        stay_within_free()
+        return _probe(plan, config, start, timed)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold what memory ran out of
-    finally:
-        start = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return None
 
 
-def _probe(plan: Plan, config: TrainConfig, start: Trainable | None) -> Probe:
+def _probe(plan: Plan, config: TrainConfig, start: Trainable | None, timed: int) -> Probe:
     began = time.monotonic()
     start = start or load_trainable(plan.spec, config, plan.rows)
     module = importlib.import_module(module_of(plan.method))
     aside = Aside(plan.run.path)
     chosen = _choose(plan, config)
     small = replace(
-        config, accumulation=1, epochs=1.0, max_steps=1 + _ORDINARY, log_every=1, schedule="constant_with_warmup", warmup_share=0.0
+        config, accumulation=1, epochs=1.0, max_steps=1 + timed, log_every=1, schedule="constant_with_warmup", warmup_share=0.0
     )
     plan.say("preparing a few rows")
     trainer = module.make_trainer(Job(aside, small, start, chosen, RunEvents(aside, small), plan.say))
@@ -222,15 +223,25 @@ def free_now() -> int:
     return free_memory() + int(psutil.Process().memory_info().rss)
 
 
-def stay_within(free: int) -> None:
+def give_back() -> None:
+    """What memory ran out of, to the system: C's allocator keeps what it may need again. Call it where nothing holds any of it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def stay_within_free() -> None:
     """Make an allocation beyond the free memory fail in here, as a sentence, before the system ends a process at will.
 
-    Counts what is reserved, which is a little more than what is used. Only where memory is the machine's own, and on Linux.
+    The system counts what is reserved, given back or not, so the limit is to be set anew before each try. Only where memory is
+    the machine's own, and on Linux.
     """
     status = Path("/proc/self/status")
     if torch.cuda.is_available() or not status.is_file():
         return
     held = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmData"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = held + free
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted), hard))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = held + free_memory()
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard))
