@@ -91,7 +91,7 @@ class Clock(TrainerCallback):
 
 
 def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None, timed: int = _ORDINARY) -> Probe | None:
-    """None where memory ran out. `start`: a base that is loaded already; it is used up. `timed`: ordinary batches after the longest.
+    """None where memory ran out. `start`: a loaded base, which is used up. `timed`: so many ordinary batches after the longest one.
 
     StudioError where the run itself would fail.
     """
