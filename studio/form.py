@@ -34,6 +34,8 @@ NAMES = {
     "max_steps": "Step limit",
     "max_grad_norm": "Gradient limit",
     "log_every": "Steps between points",
+    "sample_prompts": "Prompts to watch",
+    "report_to": "Also report to",
     "accumulation": "Batches a step (accumulation)",
     "schedule": "Fall of the step size",
     "warmup_share": "Warm-up share",

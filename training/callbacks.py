@@ -96,6 +96,10 @@ class RunEvents(TrainerCallback):
         names = [name for name in (last[-1] if last else {}) if name not in ("epoch", "num_tokens", "learning_rate")]
         return {name: _mean([entry.get(name) for entry in last]) for name in names} | self.held_out
 
+    def paused(self, seconds: float) -> None:
+        """So long something else than training went on: it does not count into tokens a second."""
+        self._logged += seconds
+
     def _speed(self, tokens: float | None) -> float | None:
         now = time.monotonic()
         took, self._logged = now - self._logged, now

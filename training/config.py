@@ -78,6 +78,12 @@ TUNINGS: Final[dict[str, str]] = {
     "lora": "an adapter over the base as it is",
     "full": "all weights",
 }
+REPORTERS: Final[dict[str, str]] = {
+    "none": "nowhere else",
+    "tensorboard": "files in the run's folder",
+    "trackio": "a dashboard on this machine",
+    "wandb": "Weights & Biases, with the account of this machine",
+}
 _BACKEND_HELP = (
     "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
 )
@@ -107,6 +113,14 @@ class TrainConfig:
     max_grad_norm: float = _knob(1.0, "Longer gradients are cut to this length.", min=0.001, max=1000, step=0.1)
     max_steps: int = _knob(0, "Stop after this many steps; 0 = by epochs.", min=0, max=10_000_000, step=1)
     log_every: int = _knob(1, "Steps between two points of the charts.", min=1, max=10_000, step=1)
+    sample_prompts: int = _knob(
+        4, "Prompts that the model in training answers at the start, each quarter and the end, for you to read; 0 = none.",
+        min=0, max=32, step=1,
+    )  # fmt: skip
+    report_to: str = _knob(
+        "none", "Where the figures go beside this page: into files or a dashboard of your own.",
+        choices=tuple(REPORTERS), meanings=tuple(REPORTERS.values()),
+    )  # fmt: skip
     checkpointing: bool = _knob(False, "Recompute activations instead of keeping them: less memory, about a third slower.")
     precision: str = _knob("auto", "Arithmetic: auto takes bf16 where the device has it.", choices=("auto", "bf16", "fp32"))
     seed: int = _knob(42, "Same seed, data, versions and device: same adapter.", min=0, max=2**31 - 1, step=1)

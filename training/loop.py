@@ -41,6 +41,7 @@ def train_run(
         say("loading the libraries")
         from training.adapters import finish, load_trainable, log_dropped, train
         from training.callbacks import RunEvents, failures_in_words
+        from training.samples import Samples
 
         with failures_in_words(config):
             say("loading the base model")
@@ -52,6 +53,7 @@ def train_run(
             events = RunEvents(run, config)
             say("tokenising the rows")
             trainer = make_trainer(Job(run, config, start, rows, events, say))
+            trainer.add_callback(Samples(run, config, start, rows, events))
             if check:
                 say("comparing with the reference")
             first_loss = check(trainer) if check else None
