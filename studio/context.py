@@ -30,6 +30,7 @@ from studio.metrics import Metrics
 from studio.offers import Offers
 from studio.sessions import Sessions
 from studio.visitors import RunSize, Visitors
+from training import reporting
 
 if TYPE_CHECKING:
     from labeling.assignment import Assignment
@@ -229,6 +230,7 @@ class Studio:
     ) -> Run:
         """Start a run in the open project: the one way, so that a visitor's limits and the endpoints' keys are never forgotten."""
         project = self.project(viewer)
+        reporting.check(config.get("args", {}).get("train", {}).get("report_to", "none"), viewer.is_visitor)
         with self.visitors.starting:
             self.visitors.check_run(project, chosen, size)
             return self.jobs.start(

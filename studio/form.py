@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 
 from data.errors import BadInput
+from training import reporting
 from training.config import METHODS, Knob, TrainConfig, config_class, from_json, knobs
 
 OPEN = ("epochs",)  # everything else has a default that few need to change
@@ -130,7 +131,8 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     if knob.kind == "bool":
         return gr.Checkbox(value=knob.default, min_width=200, **shared)
     if knob.choices:
-        choices = [(_choice(knob, number), word) for number, word in enumerate(knob.choices)]
+        here = reporting.installed() if knob.name == "report_to" else knob.choices
+        choices = [(_choice(knob, number), word) for number, word in enumerate(knob.choices) if word in here]
         return gr.Dropdown(choices, value=knob.default, filterable=False, min_width=200, **shared)
     if knob.kind == "str":
         return gr.Textbox(value=knob.default, max_length=200, min_width=200, **shared)

@@ -20,6 +20,7 @@ from peft import LoraConfig, PeftModel
 from data.engine import ModelSpec
 from data.errors import RunError
 from data.rundir import RunDir
+from training import reporting
 from training.callbacks import RunEvents, StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
 from training.config import KtoConfig, Method, TrainConfig
@@ -69,7 +70,7 @@ def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -
 
 
 def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dict[str, Any]:
-    """Arguments that mean the same to every trainer of TRL; no checkpoints, no reports, no pickle."""
+    """Arguments that mean the same to every trainer of TRL; no checkpoints, no pickle."""
     on_gpu = torch.cuda.is_available()
     if sharding() and not on_gpu:
         raise RunError("Weights are cut up among GPUs only (FSDP, DeepSpeed); choose whole copies (DDP) on a CPU.")
@@ -92,7 +93,7 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "logging_nan_inf_filter": False,  # else a loss that is not a number is replaced by the average so far
         "eval_strategy": "epoch" if rows.held_out else "no",
         "save_strategy": "no",
-        "report_to": "none",
+        **reporting.arguments(run, config.report_to),
         "disable_tqdm": True,
         "seed": config.seed,
         "use_cpu": not on_gpu,  # without it TRL's bf16 default raises where there is no GPU
