@@ -64,7 +64,7 @@ def main(run: RunDir) -> dict[str, Any]:
     try:
         commit = _push(run.path, names, wanted)
     except Exception as error:  # the hub's libraries raise dozens of kinds
-        raise explain(error, wanted) from error
+        raise explain(error, wanted.dataset) from error
     return {"dataset": wanted.dataset, "rows": sum(counts.values()), "splits": counts, "private": wanted.private, "commit": commit}
 
 
@@ -165,7 +165,7 @@ def _file(manifest: Mapping[str, Any]) -> str:
 # --- errors -----------------------------------------------------------------------------------------------------------------
 
 
-def explain(error: Exception, wanted: Wanted) -> RunError:
+def explain(error: Exception, name: str) -> RunError:
     """The hub's error in one sentence that says what to do."""
     names, one = set(), error
     while one is not None:
@@ -174,15 +174,13 @@ def explain(error: Exception, wanted: Wanted) -> RunError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if names & set(UNREACHABLE):
         return RunError(
-            f"The hub cannot be reached, so nothing was pushed to {wanted.dataset}; the files lie in this run's folder: "
+            f"The hub cannot be reached, so nothing was pushed to {name}; the files lie in this run's folder: "
             "push again with a network and without HF_HUB_OFFLINE."
         )
     if status in (401, 403) or "LocalTokenNotFoundError" in names:
-        return RunError(
-            f"The hub does not let you write to {wanted.dataset}; set HF_TOKEN to a token with write access, then push again."
-        )
+        return RunError(f"The hub does not let you write to {name}; set HF_TOKEN to a token with write access, then push again.")
     said = " ".join(str(error).split())[:200]
-    return RunError(f"{wanted.dataset} could not be pushed ({type(error).__name__}: {said}); try again.")
+    return RunError(f"{name} could not be pushed ({type(error).__name__}: {said}); try again.")
 
 
 if __name__ == "__main__":

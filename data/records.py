@@ -29,7 +29,10 @@ Policy = Literal["stratified_random", "close_call", "judge_disagreement"]
 Role = Literal["annotator", "researcher", "admin"]
 ImpressionKind = Literal["normal", "gold", "repeat", "imported"]
 ModelKind = Literal["base", "adapter", "endpoint", "judge"]
-RunKind = Literal["sft", "dpo", "kto", "orpo", "simpo", "preflight", "generate", "compare", "hub_import", "hub_push"]
+RunKind = Literal[
+    "sft", "dpo", "kto", "orpo", "simpo",
+    "preflight", "generate", "compare", "merge", "gguf", "hub_import", "hub_push", "hub_model",
+]  # fmt: skip
 RunStatus = Literal["queued", "running", "finished", "failed", "stopped", "lost"]
 SnapshotLayout = Literal["preference", "binary", "sft"]
 PersonKind = Literal["local", "visitor", "simulated", "imported", "account"]

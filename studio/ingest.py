@@ -37,7 +37,7 @@ class Taken(NamedTuple):
 def outputs(db: Database, settings: Settings, run: Run, status: str) -> dict[str, Any]:
     """Take in what a run that has ended left in its folder, as far as it got; what to add to its result."""
     folder = settings.runs_dir / run.run_id
-    if is_training(run.kind):
+    if is_training(run.kind) or run.kind == "merge":
         if status in ("finished", "stopped"):
             return _model(db, run, folder)
     elif run.kind == "generate":

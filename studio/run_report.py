@@ -60,9 +60,7 @@ def _result(run: Run) -> Html:
         return comparison(CompareResult.from_json(run.result)) if run.result.get("n_prompts") else Html("")
     if run.kind == "generate":
         return generation(run)
-    if run.kind == "hub_push":
-        return hub_push(run)
-    return hub_import(run)
+    return {"hub_push": hub_push, "hub_model": hub_push, "merge": merged, "gguf": gguf}.get(run.kind, hub_import)(run)
 
 
 def training(run: Run) -> Html:
@@ -163,8 +161,23 @@ def hub_import(run: Run) -> Html:
 
 
 def hub_push(run: Run) -> Html:
-    """A data set that is on the hub now."""
+    """A data set or a model that is on the hub now."""
     seen = "only you can see it" if run.result.get("private") else "everybody can see it"
-    return facts(
-        [("On the hub", str(run.result.get("dataset", "")), seen), ("Rows", f"{run.result.get('rows', 0):,}", "with a card")]
-    )
+    where = ("On the hub", str(run.result.get("dataset") or run.result.get("repository") or ""), seen)
+    if run.kind == "hub_push":
+        return facts([where, ("Rows", f"{run.result.get('rows', 0):,}", "with a card")])
+    return facts([where, ("Files", f"{run.result.get('files', 0):,}", "with a card")])
+
+
+def merged(run: Run) -> Html:
+    """How far the merged model answers as base and adapter did."""
+    prompts, same = int(run.result.get("prompts") or 0), int(run.result.get("same") or 0)
+    parity = f"{same:,} of {prompts:,}" if prompts else "–"
+    small = "greedy answers, beside base and adapter" if prompts else "there was no held-out prompt to compare on"
+    less = note("The log has the first answers that differ.", "warn") if same < prompts else ""
+    return Html(f"{facts([('The same answers', parity, small)])}{less}")
+
+
+def gguf(run: Run) -> Html:
+    size = float(run.result.get("bytes") or 0)
+    return facts([("File", str(run.result.get("file", "")), "in the run's folder"), ("Size", f"{size / 1e6:,.1f} MB", "")])

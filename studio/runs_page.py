@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from data import runs
-from data.errors import BadInput
+from data.errors import BadInput, NotFound
 from data.records import Run
 from data.rundir import RunDir
 from studio.choices import outside_world
@@ -22,6 +22,7 @@ from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
 from studio.run_report import after, report
 from studio.run_watch import RunWatch
+from studio.take_out import TakeOut, same_again
 from training.methods import METHOD_FACTS, is_training
 
 SHOWN = 50
@@ -41,6 +42,9 @@ KINDS: dict[str, str] = {
     "compare": "comparison",
     "hub_import": "download",
     "hub_push": "upload",
+    "hub_model": "upload",
+    "merge": "merging",
+    "gguf": "GGUF file",
 }
 
 
@@ -50,6 +54,7 @@ class RunsPage:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self.watch = RunWatch(studio)
+        self.take_out = TakeOut(studio)
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
@@ -64,6 +69,7 @@ class RunsPage:
                 self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
                 self.after = block(elem_id="run-after", scale=1)
         self.watch.build()
+        self.take_out.build()
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
             self.log = block(elem_id="run-log")
         self.list = block(elem_id="run-list", js_on_load=PICK)
@@ -80,6 +86,7 @@ class RunsPage:
             self.log,
             self.timer,
             *self.watch.outputs,
+            *self.take_out.outputs,
         ]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
@@ -88,6 +95,7 @@ class RunsPage:
         self.watch.charts.look(guarded(self.look), self.picked, [self.watch.look, *self.watch.outputs], **shared)
         goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
+        self.take_out.wire(self._chosen, self.picked, self.where)
 
     # --- handlers ---
 
@@ -157,6 +165,7 @@ class RunsPage:
                 "",
                 gr.Timer(active=False),
                 *self.watch.nothing(),
+                *self.take_out.show(None),
             ]
         return [
             _list(mine, run),
@@ -168,6 +177,7 @@ class RunsPage:
             self._log(run),
             gr.Timer(active=going),
             *self.watch.show(run, look, seen),
+            *self.take_out.show(run),
         ]
 
     def _folder(self, run: Run) -> RunDir:
@@ -186,7 +196,17 @@ class RunsPage:
             f"{', took ' + esc(took(run)) if run.ended_at else ''}</p>"
         )
         shown = f'<p class="st-sub">{esc(line)}</p>' if run.status in ("queued", "running") else ""
-        return Html(f"<section>{head}{moving}{shown}{report(run, self._studio.metrics.notes(run.run_id))}</section>")
+        return Html(
+            f"<section>{head}{moving}{shown}{report(run, self._studio.metrics.notes(run.run_id))}{self._again(run)}</section>"
+        )
+
+    def _again(self, run: Run) -> Html:
+        """Of a run that was started again as it was: whether the same came out."""
+        first = str(run.config.get("again_of", ""))
+        try:
+            return same_again(runs.get(self._studio.db, first), run) if first else Html("")
+        except NotFound:
+            return Html("")
 
     def _stop_button(self, run: Run) -> Any:
         if run.status == "queued":

@@ -1,4 +1,4 @@
-"""A hub of one data set on the loopback interface: the routes that `datasets` and `huggingface_hub` ask for, and no others.
+"""A hub of one data set or model on the loopback interface: the routes `datasets` and `huggingface_hub` ask for, and no others.
 
 It lets the run that fetches from the hub be tested with the real libraries over real HTTP, without the network.
 """
@@ -17,11 +17,11 @@ COMMIT = "a" * 40
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """Serves `files` (path -> bytes, no folders) as the data set `name`; everything else is not there."""
+    """Serves `files` (path -> bytes, no folders) as the repository `name` of a kind; everything else is not there."""
 
-    def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
+    def __init__(self, name: str, files: Mapping[str, bytes], kind: str = "datasets") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.name, self.files = name, dict(files)
+        self.name, self.files, self.kind = name, dict(files), kind
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self.thread.start()
@@ -42,7 +42,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
-        resolve, api = f"/datasets/{self.server.name}/resolve/", f"/api/datasets/{self.server.name}/"
+        resolve, api = f"/{self.server.kind}/{self.server.name}/resolve/", f"/api/{self.server.kind}/{self.server.name}/"
         if path.startswith(resolve):
             self._file(path.removeprefix(resolve).split("/", 1)[1])
         elif path.startswith(api + "tree/"):
@@ -59,7 +59,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """What a commit asks for: the repository, how each file is to be sent, and the commit itself."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        api = f"/api/datasets/{self.server.name}/"
+        api = f"/api/{self.server.kind}/{self.server.name}/"
         if self.path == "/api/repos/create":
             self._json({"url": f"{self.server.url}/datasets/{self.server.name}"})
         elif self.path == "/api/validate-yaml":  # of a README that is part of a commit

@@ -64,14 +64,24 @@ def save_model(model: Any, weights: Mapping[str, Any], tokenizer: Any, folder: P
         name: tied.setdefault(weight.data_ptr(), weight.to(kept)) if weight.is_floating_point() else weight
         for name, weight in weights.items()
     }
+    _save_whole(model, tokenizer, folder, lineage.base, str(kept), state_dict=converted)
+    (folder / "README.md").write_text(_readme(lineage), encoding="utf-8")
+
+
+def save_plain(model: Any, tokenizer: Any, folder: Path, base: str) -> None:
+    """Save a whole model as it is: one whose adapter was merged into it."""
+    _save_whole(model, tokenizer, folder, base, str(model.dtype))
+
+
+def _save_whole(model: Any, tokenizer: Any, folder: Path, base: str, dtype: str, **weights: Any) -> None:
+    """Weights, configuration, tokenizer, and which base it goes back to."""
     model.config.use_cache = True
-    model.save_pretrained(str(folder), state_dict=converted, safe_serialization=True)
+    model.save_pretrained(str(folder), safe_serialization=True, **weights)
     config_file = folder / "config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8")) | {"dtype": str(kept).removeprefix("torch.")}
+    config = json.loads(config_file.read_text(encoding="utf-8")) | {"dtype": dtype.removeprefix("torch.")}
     config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(str(folder))
-    (folder / _LINEAGE).write_text(json.dumps({"root": root_of(lineage.base)}) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(lineage), encoding="utf-8")
+    (folder / _LINEAGE).write_text(json.dumps({"root": root_of(base)}) + "\n", encoding="utf-8")
 
 
 def root_of(base: str) -> str:
