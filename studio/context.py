@@ -28,6 +28,7 @@ from data.records import Model, ModelKind, PersonKind, Project, Role, Run, RunKi
 from data.settings import Settings
 from studio.metrics import Metrics
 from studio.offers import Offers
+from studio.run_queue import ALL, ANY
 from studio.sessions import Sessions
 from studio.visitors import RunSize, Visitors
 from training import reporting
@@ -242,6 +243,7 @@ class Studio:
                 files,
                 owner=viewer.owner,
                 snapshot_id=snapshot_id,
+                device=ALL if "launch" in config.get("args", {}) else ANY,
                 env=self.keys.env(chosen),
                 group_id=group_id,
             )

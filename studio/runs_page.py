@@ -15,9 +15,12 @@ from data import runs
 from data.errors import BadInput, NotFound
 from data.records import Run
 from data.rundir import RunDir
+from studio.again import config_of
 from studio.choices import outside_world
 from studio.comparisons import after_training, start
 from studio.context import Studio, Viewer
+from studio.elsewhere import Prepared, of_run
+from studio.elsewhere_panel import BringBack, ElsewherePanel, Outline
 from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
 from studio.run_report import after, report
@@ -55,6 +58,8 @@ class RunsPage:
         self._studio = studio
         self.watch = RunWatch(studio)
         self.take_out = TakeOut(studio)
+        self.elsewhere = ElsewherePanel(studio, self.outline, self.prepared, "run")
+        self.back = BringBack(studio)
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
@@ -70,11 +75,13 @@ class RunsPage:
                 self.after = block(elem_id="run-after", scale=1)
         self.watch.build()
         self.take_out.build()
+        self.elsewhere.build()
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
             self.log = block(elem_id="run-log")
         self.list = block(elem_id="run-list", js_on_load=PICK)
         self.picked = gr.Textbox("", visible=False)
         self.where = gr.Textbox("", visible=False)
+        self.back.build(self.where)
         self.timer = gr.Timer(1.0, active=False)
         live = [
             self.list,
@@ -96,6 +103,7 @@ class RunsPage:
         goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
         self.take_out.wire(self._chosen, self.picked, self.where)
+        self.elsewhere.wire(demo, [self.picked], self.where, [self.picked.change])
 
     # --- handlers ---
 
@@ -138,6 +146,21 @@ class RunsPage:
             return [f"./compare?run={run.run_id}", *[gr.skip()] * (1 + len(self._live(viewer, picked)))]
         started = start(self._studio, viewer, wanted).run_id
         return ["", started, *self._live(viewer, started)]
+
+    def outline(self, request: gr.Request, picked: str) -> Outline | None:
+        """What a run that trains would be elsewhere; None for any other."""
+        run = self._chosen(self._studio.viewer(request), picked)
+        if run is None or not is_training(run.kind):
+            return None
+        config = config_of(run)
+        return Outline(run.name, run.kind, config.batch_size * config.accumulation)
+
+    def prepared(self, request: gr.Request, picked: str) -> Prepared:
+        viewer = self._studio.viewer(request)
+        run = self._chosen(viewer, picked)
+        if run is None:
+            raise BadInput("Choose a run first.")
+        return of_run(self._studio, viewer, run)
 
     # --- what is shown ---
 

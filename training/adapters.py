@@ -72,8 +72,7 @@ def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -
 def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dict[str, Any]:
     """Arguments that mean the same to every trainer of TRL; no checkpoints, no pickle."""
     on_gpu = torch.cuda.is_available()
-    if sharding() and not on_gpu:
-        raise RunError("Weights are cut up among GPUs only (FSDP, DeepSpeed); choose whole copies (DDP) on a CPU.")
+    check_devices()
     return {
         "output_dir": str(run.path / "trainer"),
         "learning_rate": config.learning_rate,
@@ -101,6 +100,12 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "dataloader_pin_memory": on_gpu,
         "ddp_backend": "gloo" if several() and not on_gpu else None,
     }
+
+
+def check_devices() -> None:
+    """RunError where accelerate would leave every process its own copy without a word."""
+    if sharding() and not torch.cuda.is_available():
+        raise RunError("Weights are cut up among GPUs only (FSDP, DeepSpeed); choose whole copies (DDP) on a CPU.")
 
 
 def _held_out_batch(config: TrainConfig, rows: int) -> int:

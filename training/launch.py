@@ -30,6 +30,7 @@ Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path("training") / "launch_presets"  # relative to the root, where every command is run
 MOST = 1024  # processes
+ONE_DEVICE = frozenset({"training.orpo", "training.simpo"})  # by our own step alone, which knows of no other process
 LEAVE_S = 20.0  # how long the others may go on once the first has said its end
 _LOST = re.compile(  # what a process says when it is another that has failed
     r"closed by peer|connection reset|broken pipe|connection refused|socket timeout|ncclRemoteError|NCCL error|NCCL communicator"
@@ -74,7 +75,7 @@ class Launch:
 
 def check_method(module: str, launch: Launch) -> None:
     """BadInput where the method cannot be trained by several processes."""
-    if launch.processes > 1 and module == "training.orpo":
+    if launch.processes > 1 and module in ONE_DEVICE:
         raise BadInput("ORPO and SimPO train on one device; choose DPO for several.")
 
 
@@ -171,14 +172,17 @@ def _statuses(run: RunDir) -> list[str]:
     return [str(event.get("status")) for event in last_life(run.tail().events) if event.get("type") == "status"]
 
 
-def conclude(run: RunDir, processes: int, code: int) -> int:
-    """The end of the run in words, once all processes have ended with `code`; what the first said stands unless another failed."""
+def conclude(run: RunDir, processes: int, code: int, otherwise: str = "") -> int:
+    """The end of the run in words, once all processes have ended with `code`; what the first said stands unless another failed.
+
+    `otherwise`: the sentence where none of the processes left one.
+    """
     said = _statuses(run)
     if said and said[-1] in ("finished", "stopped"):
         return 0
     if run.stop_requested and code != 0 and not failures(run):
         return 0  # ended in the middle, as was asked for
-    run.event("error", message=why(failures(run), run.log_tail(), processes))
+    run.event("error", message=why(failures(run), run.log_tail(), processes, otherwise))
     run.event("status", status="failed")
     return 1
 
@@ -190,7 +194,7 @@ def failures(run: RunDir) -> list[Failure]:
     return sorted(Failure(str(event.get("at", "")), rank, str(event.get("message", ""))) for rank, event in (*first, *others))
 
 
-def why(failed: Sequence[Failure], log: str, processes: int) -> str:
+def why(failed: Sequence[Failure], log: str, processes: int, otherwise: str = "") -> str:
     """The sentence for the page: the first that failed for a reason of its own, or the one that was killed."""
     own = [failure for failure in failed if not _LOST.search(failure.words)]
     if own:
@@ -202,7 +206,10 @@ def why(failed: Sequence[Failure], log: str, processes: int) -> str:
         killed = int(code) == -signal.SIGKILL
         how = "was killed, most likely because memory ran out" if killed else f"crashed ({signal.Signals(-int(code)).name})"
         return f"Process {int(rank) + 1} of {processes} {how}, so all were ended; halve the batch size and start the run again."
-    return f"One of the {processes} processes ended without a word, so all were ended; what it printed is in the run's folder."
+    return (
+        otherwise
+        or f"One of the {processes} processes ended without a word, so all were ended; what it printed is in the run's folder."
+    )
 
 
 if __name__ == "__main__":

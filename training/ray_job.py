@@ -31,13 +31,15 @@ def main(run: RunDir, processes: int = 0, address: str = "") -> int:
     try:
         launch, module = of_run(run, Launch("ray", devices=processes) if processes else None)
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+        if not address:  # a token of its own, before Ray is imported: else it would write one into the home folder
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         import_ray()
     except StudioError as error:
         run.event("error", message=str(error))
         run.event("status", status="failed")
         return 1
-    code = fit(run, module, launch.processes, address)
-    return conclude(run, launch.processes, code)
+    said = fit(run, module, launch.processes, address)
+    return conclude(run, launch.processes, bool(said), f"Ray ended the run: {said}" if said else "")
 
 
 def import_ray() -> Any:
@@ -49,32 +51,29 @@ def import_ray() -> Any:
     return ray
 
 
-def fit(run: RunDir, module: str, processes: int, address: str) -> int:
-    """Start the processes and wait for them; 1 when one failed. Their metrics are in the run's events, not in Ray's result."""
+def fit(run: RunDir, module: str, processes: int, address: str) -> str:
+    """Start the processes and wait for them; what Ray said when one failed. Their metrics are in the run's events."""
     ray = import_ray()
-    if address:
-        ray.init(address=address)
-    else:
-        # A token of its own: without one in the environment Ray would write one into the home folder.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        ray.init(num_cpus=processes, include_dashboard=False, _node_ip_address="127.0.0.1")
-    gpus = ray.cluster_resources().get("GPU", 0) >= processes
-    trainer = ray.train.torch.TorchTrainer(
-        train_one,
-        train_loop_config={"run_dir": str(run.path.resolve()), "module": module},
-        scaling_config=ray.train.ScalingConfig(num_workers=processes, use_gpu=gpus, resources_per_worker={"CPU": 1}),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=ray.train.RunConfig(name="ray", storage_path=str(run.path.resolve())),
-    )
     threading.Thread(target=_leave, args=(run,), daemon=True).start()
     try:
-        trainer.fit()
-    except Exception:
+        if address:
+            ray.init(address=address)
+        else:
+            ray.init(num_cpus=processes, include_dashboard=False, _node_ip_address="127.0.0.1")
+        gpus = ray.cluster_resources().get("GPU", 0) >= processes
+        ray.train.torch.TorchTrainer(
+            train_one,
+            train_loop_config={"run_dir": str(run.path.resolve()), "module": module},
+            scaling_config=ray.train.ScalingConfig(num_workers=processes, use_gpu=gpus, resources_per_worker={"CPU": 1}),
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo"),
+            run_config=ray.train.RunConfig(name="ray", storage_path=str(run.path.resolve())),
+        ).fit()
+    except Exception as error:
         traceback.print_exc()
-        return 1
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     finally:
         ray.shutdown()
-    return 0
+    return ""
 
 
 def train_one(config: dict[str, Any]) -> None:

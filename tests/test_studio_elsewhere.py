@@ -1,0 +1,267 @@
+"""A run carried to another machine and brought back: the file is all that is needed there, and what comes back is not believed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from run_studio import CHILD, VIEWER, ended, freeze, labelled_project, studio_with_runs, train, wait
+from safetensors.numpy import save_file
+
+from data import models, people, projects, runs
+from data.database import Database
+from data.errors import BadInput, NotFound
+from data.records import Run
+from data.rundir import RunDir
+from data.settings import Settings
+from studio import elsewhere, run_queue
+from studio.bring_back import bring_back
+from studio.context import Studio
+from training.launch import Launch
+from training.launch_files import Place
+
+LAUNCH = Launch()
+Edit = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    settings = Settings(home=tmp_path_factory.mktemp("elsewhere") / "workspace")
+    db = Database(settings)
+    with studio_with_runs(settings, db) as made:
+        yield made
+    db.close()
+
+
+@pytest.fixture(scope="module")
+def run(studio: Studio) -> Run:
+    project = labelled_project(studio)
+    found = train(studio, freeze(studio, project), {"max_steps": 2, "precision": "fp32", "tuning": "lora"})
+    return wait(studio.db, found.run_id, ended)
+
+
+def carried(studio: Studio, run: Run, tmp_path: Path, name: str = "dpo-run") -> Path:
+    """The packed file, unpacked: the folder it makes."""
+    prepared = elsewhere.of_run(studio, VIEWER, run)
+    packed = elsewhere.pack_up(studio, VIEWER, prepared, Place(name, "training.dpo"), LAUNCH)
+    assert packed.parent == studio.settings.export_dir
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    return tmp_path / "there" / name
+
+
+def trained(folder: Path, status: str = "finished") -> Path:
+    """The run folder as it stands when it has been trained there, with weights of no meaning."""
+    run = RunDir(next((folder / "runs").iterdir()))
+    run.event("status", status="running")
+    run.event("metrics", step=1, loss=0.69)
+    run.event("result", adapter="adapter", steps=2, seconds=1.0, rows=9, metrics={"loss": 0.5})
+    run.event("status", status=status)
+    (run.path / "adapter").mkdir()
+    save_file({"x.lora_A.weight": numpy.ones((2, 2), "f4")}, run.path / "adapter" / "adapter_model.safetensors")
+    (run.path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    return run.path
+
+
+def packed(run_folder: Path, suffix: str = ".tar.gz") -> Path:
+    """As the README.txt says, or with a program that makes .zip."""
+    to = run_folder.parent.parent / f"back{suffix}"
+    if suffix == ".zip":
+        return Path(shutil.make_archive(str(to.with_suffix("")), "zip", run_folder.parent, run_folder.name))
+    with tarfile.open(to, "w:gz") as archive:
+        archive.add(run_folder, run_folder.name)
+    return to
+
+
+# --- what is carried ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_carried_holds_the_run_its_rows_and_the_code(studio: Studio, run: Run, tmp_path: Path) -> None:
+    there = carried(studio, run, tmp_path)
+    config = json.loads((there / "runs" / "dpo-run" / "config.json").read_text())
+    assert config["args"]["train"] == run.config["args"]["train"]
+    assert config["args"]["model"]["base"] == "data/demo/model"
+    assert (config["module"], config["kind"], config["snapshot_id"]) == ("training.dpo", "dpo", run.snapshot_id)
+    assert RunDir(there / "runs" / "dpo-run").check_data("data.parquet", config["data"]["sha256"])
+    for name in ("training/dpo.py", "training/launch_presets/ddp.yaml", "data/rundir.py", "data/demo/model/model.safetensors"):
+        assert (there / name).is_file(), name
+    readme = (there / "README.txt").read_text()
+    assert "accelerate launch --config_file training/launch_presets/ddp.yaml --num_processes 2" in readme
+    assert not list(there.rglob("*.pyc"))
+    home = str(studio.settings.home)
+    assert not [file for file in there.rglob("*") if file.suffix in (".json", ".txt") and home in file.read_text()], (
+        "no path of here"
+    )
+
+
+def test_the_code_that_is_carried_is_whole(studio: Studio, run: Run, tmp_path: Path) -> None:
+    """Every module that a run loads can be found there, with nothing of this checkout in reach."""
+    there = carried(studio, run, tmp_path)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import training.loop, training.launch, training.methods, data.resume, data.rundir; print(training.loop.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=there, env=env, capture_output=True, text=True)
+    assert done.stdout.startswith(str(there)), done.stderr
+
+
+@pytest.mark.slow  # a training run with its imports
+@pytest.mark.model
+def test_a_run_is_trained_there_and_comes_back(studio: Studio, run: Run, tmp_path: Path) -> None:
+    there = carried(studio, run, tmp_path)
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "training.dpo", "runs/dpo-run"], cwd=there, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    back = bring_back(studio, VIEWER, packed(there / "runs" / "dpo-run"))
+    assert (back.status, back.result["steps"]) == ("finished", 2)
+    spec = models.get(studio.db, back.result["model_id"]).spec
+    assert (Path(spec["adapter"]) / "adapter_model.safetensors").is_file()
+
+
+def test_a_parent_adapter_is_carried_along(studio: Studio, run: Run, tmp_path: Path) -> None:
+    first = bring_back(studio, VIEWER, packed(trained(carried(studio, run, tmp_path))))
+    parent = models.get(studio.db, first.result["model_id"])
+    prepared = elsewhere.of_run(studio, VIEWER, run)._replace(parent=parent)
+    file = elsewhere.pack_up(studio, VIEWER, prepared, Place("next", "training.dpo"), LAUNCH)
+    with tarfile.open(file) as archive:
+        config = json.load(archive.extractfile("next/runs/next/config.json"))  # type: ignore[arg-type]
+        assert config["args"]["model"]["adapter"] == "runs/next/parent"
+        assert "next/runs/next/parent/adapter_model.safetensors" in archive.getnames()
+
+
+# --- what comes back ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_what_was_trained_elsewhere_becomes_a_model_with_its_lineage(studio: Studio, run: Run, tmp_path: Path, suffix: str) -> None:
+    file = packed(trained(carried(studio, run, tmp_path)), suffix)
+    back = bring_back(studio, VIEWER, file)
+    assert (back.status, back.kind, back.snapshot_id, back.name) == ("finished", "dpo", run.snapshot_id, run.name)
+    assert back.result["metrics"] == {"loss": 0.5}
+    model = models.get(studio.db, back.result["model_id"])
+    assert (model.run_id, model.parent_model_id, model.kind) == (back.run_id, run.config["args"]["model_id"], "adapter")
+    assert model.spec["adapter"] == str(studio.settings.runs_dir / back.run_id / "adapter")
+    assert elsewhere.of_run(studio, VIEWER, back).config == elsewhere.of_run(studio, VIEWER, run).config, "it can be run again"
+    assert [e["loss"] for e in studio.metrics.of(back.run_id)] == [0.69]
+    before = len(runs.of_project(studio.db, back.project_id))
+    assert bring_back(studio, VIEWER, file).run_id == back.run_id
+    assert len(runs.of_project(studio.db, back.project_id)) == before, "taking it twice adds nothing"
+
+
+def edited(name: str, **changes: Any) -> Edit:
+    def edit(folder: Path) -> None:
+        config = json.loads((folder / name).read_text())
+        for path, value in changes.items():
+            *parts, last = path.split("__")
+            inner = config
+            for part in parts:
+                inner = inner[part]
+            inner[last] = value
+        (folder / name).write_text(json.dumps(config))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (edited("config.json", project_id="another"), "belongs to another project"),
+        (edited("config.json", data__sha256="0" * 64), "not those that were frozen here"),
+        (edited("config.json", snapshot_id="none"), "snapshot"),
+        (edited("config.json", args__model_id="none"), "not in the list any more"),
+        (edited("config.json", args__train={"evil": 1}), "no setting 'evil'"),
+        (edited("config.json", kind="../../x"), "no training method"),
+        (lambda folder: (folder / "config.json").write_text("{"), "holds no run folder"),
+        (lambda folder: (folder / "events.jsonl").write_text(""), "has not ended"),
+        (lambda folder: (folder / "events.jsonl").unlink(), "holds no run folder"),
+        (lambda folder: (folder / "adapter" / "adapter_model.safetensors").unlink(), "no weights as safetensors"),
+        (lambda folder: (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"\x80\x04pickle"), "damaged"),
+        (lambda folder: (folder / "adapter" / "adapter_config.json").unlink(), "damaged"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_leaves_nothing(studio: Studio, run: Run, tmp_path: Path, edit: Edit, words: str) -> None:
+    folder = trained(carried(studio, run, tmp_path))
+    edit(folder)
+    before, known = set(studio.settings.runs_dir.iterdir()), len(runs.of_project(studio.db, run.project_id))
+    with pytest.raises((BadInput, NotFound), match=words):
+        bring_back(studio, VIEWER, packed(folder))
+    assert set(studio.settings.runs_dir.iterdir()) == before
+    assert len(runs.of_project(studio.db, run.project_id)) == known
+
+
+def test_a_hostile_archive_writes_nothing_outside_and_runs_nothing(studio: Studio, run: Run, tmp_path: Path) -> None:
+    """Paths that climb, links, pickles and unknown names stay behind; the endpoint or base that its config names is not taken."""
+    folder = trained(carried(studio, run, tmp_path))
+    edited("config.json", args__model={"kind": "endpoint", "url": "http://evil", "base": "/etc"}, module="os")(folder)
+    (folder / "adapter" / "adapter_model.bin").write_bytes(b"pickle")
+    (folder / "adapter" / "run.py").write_text("raise SystemExit")
+    file = packed(folder)
+    plain = tmp_path / "hostile.tar"
+    with tarfile.open(file) as good, tarfile.open(plain, "w") as bad:
+        for member in good:
+            bad.addfile(member, good.extractfile(member) if member.isfile() else None)
+        for name in (f"{folder.name}/../../../owned", "/tmp/owned-by-archive", f"{folder.name}/adapter/../../owned.json"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            bad.addfile(info, io.BytesIO(b"x"))
+        link = tarfile.TarInfo(f"{folder.name}/adapter/README.md")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        bad.addfile(link)
+    back = bring_back(studio, VIEWER, plain)
+    here = studio.settings.runs_dir / back.run_id
+    found = sorted(f.relative_to(here).as_posix() for f in here.rglob("*") if f.is_file())
+    wanted = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "config.json", "data.parquet", "events.jsonl"]
+    assert found == wanted
+    assert (back.module, back.config["args"]["model"]["base"]) == ("training.dpo", run.config["args"]["model"]["base"])
+    assert not Path("/tmp/owned-by-archive").exists()
+    assert not list(studio.settings.home.rglob("owned*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x05\x06" + b"\0" * 18])
+def test_a_file_that_is_no_archive_is_refused(studio: Studio, run: Run, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "back.tar.gz"
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=r"no archive that can be read|holds no run folder"):
+        bring_back(studio, VIEWER, file)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as two:
+        for name in "ab":
+            two.writestr(f"{name}/config.json", "{}")
+            two.writestr(f"{name}/events.jsonl", "")
+    with pytest.raises(BadInput, match="holds no run folder"):
+        bring_back(studio, VIEWER, tmp_path / "two.zip")
+
+
+def test_a_run_of_another_project_stays_there(studio: Studio, run: Run, tmp_path: Path) -> None:
+    file = packed(trained(carried(studio, run, tmp_path)))
+    people.set_open_project(studio.db, "local", projects.create(studio.db, "Other").project_id)
+    with pytest.raises(BadInput, match="another project"):
+        bring_back(studio, VIEWER, file)
+    people.set_open_project(studio.db, "local", run.project_id)
+
+
+# --- on this machine ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_several_devices_waits_for_all_of_them(studio: Studio, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(elsewhere.HERE, "accelerate", CHILD)
+    again = elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Launch(devices=4))
+    assert again.device == run_queue.ALL
+    assert again.config["args"]["launch"] == {"kind": "accelerate", "preset": "ddp", "devices": 4, "nodes": 1}
+    assert wait(studio.db, again.run_id, ended).status == "finished"
+
+
+@pytest.mark.parametrize("launch", [Launch("slurm"), Launch("accelerate", nodes=2)])
+def test_what_cannot_be_started_here_says_so(studio: Studio, run: Run, launch: Launch) -> None:
+    with pytest.raises(BadInput, match="Only accelerate and Ray on one machine"):
+        elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), launch)

@@ -1,0 +1,125 @@
+"""A run as one file to carry to another machine: the run folder, the code that trains it, and how to start it there.
+
+    <slug>/README.txt, requirements*.txt, data/, training/      the code, without the demo model's weights where they are not needed
+    <slug>/runs/<slug>/config.json, data.parquet, parent/       the run; `parent` is the adapter that it goes on from
+    <slug>/models/<name>/                                       its base, where that is a folder of this machine
+    <slug>/<slug>.sbatch, .yaml or job.sh                       what `training/launch_files.py` writes
+
+Paths inside are relative to <slug>, where everything is run. What comes back is the run folder (`studio/bring_back.py`). Free of
+torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.errors import BadInput
+from data.words import count
+from training.export import ROOT, portable
+from training.launch import Launch
+from training.launch_files import Place, recipe
+
+DEMO_MODEL = "data/demo/model"
+MOST = 4 * 2**30  # bytes of a base that are carried along
+_CODE = frozenset({".py", ".yaml", ".sql", ".json", ".jsonl", ".jinja", ".md"})
+_FILES = ("LICENSE", "requirements.txt", "requirements-scale.txt")
+
+
+class Carried(NamedTuple):
+    """What goes along: the run's config.json and frozen rows."""
+
+    config: Mapping[str, Any]
+    rows: Path
+
+
+def pack(carried: Carried, place: Place, launch: Launch, target: Path) -> Path:
+    """Write the archive `target` (.tar.gz); a file of that name is replaced once the new one is whole."""
+    made = recipe(place, launch)
+    model = dict(carried.config["args"]["model"])
+    base, adapter = portable(str(model["base"])), str(model.get("adapter") or "")
+    folders = {f"{place.run_dir}/parent": Path(adapter)} if adapter else {}
+    if (ROOT / base).is_dir() and not Path(base).is_absolute():
+        folders[base] = ROOT / base
+    elif Path(base).expanduser().is_dir():
+        here = Path(base).expanduser()
+        base = f"models/{here.name if here.name != 'model' else here.parent.name}"
+        folders[base] = here
+    _check_size(folders.get(base))
+    model |= {"base": base, "adapter": f"{place.run_dir}/parent" if adapter else ""}
+    args = {name: value for name, value in carried.config["args"].items() if name != "launch"} | {"model": model}
+    config = {**carried.config, "module": place.module, "args": args}
+    texts = {f"{place.run_dir}/config.json": json.dumps(config, ensure_ascii=False, indent=2), "README.txt": _readme(place, launch)}
+    if made.name:
+        texts[made.name] = made.text
+    part = target.with_name(f".{target.name}.part")
+    with tarfile.open(part, "w:gz", compresslevel=1) as archive:
+        for name, text in texts.items():
+            _add_text(archive, f"{place.slug}/{name}", text)
+        archive.add(carried.rows, f"{place.slug}/{place.run_dir}/{config['data']['file']}", filter=_plain)
+        for name, file in _code():
+            archive.add(file, f"{place.slug}/{name}", filter=_plain)
+        for name, folder in folders.items():
+            for file in _files(folder):
+                archive.add(file.resolve(), f"{place.slug}/{name}/{file.relative_to(folder).as_posix()}", filter=_plain)
+    part.replace(target)
+    return target
+
+
+def _check_size(base: Path | None) -> None:
+    size = sum(file.stat().st_size for file in _files(base)) if base else 0
+    if size > MOST:
+        raise BadInput(
+            f"The base is a folder of {size / 2**30:.0f} GB here, too much to carry; put it on the hub and train from there."
+        )
+
+
+def _code() -> Iterator[tuple[str, Path]]:
+    for name in _FILES:
+        if (ROOT / name).is_file():
+            yield name, ROOT / name
+    for package in ("data", "training"):
+        for file in sorted((ROOT / package).rglob("*")):
+            name = file.relative_to(ROOT).as_posix()
+            if file.is_file() and file.suffix in _CODE and not name.startswith(DEMO_MODEL):
+                yield name, file
+
+
+def _files(folder: Path) -> list[Path]:
+    """Weights as safetensors, and what describes them."""
+    wanted = _CODE - {".py"} | {".safetensors", ".txt", ".model"}
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix in wanted)
+
+
+def _add_text(archive: tarfile.TarFile, name: str, text: str) -> None:
+    raw = text.encode()
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(raw), 0o644, int(time.time())
+    archive.addfile(info, io.BytesIO(raw))
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Who owns a file here is nobody's business there."""
+    info.uid, info.gid, info.uname, info.gname, info.mode = 0, 0, "", "", 0o644
+    return info
+
+
+def _readme(place: Place, launch: Launch) -> str:
+    made = recipe(place, launch)
+    extra = " -r requirements-scale.txt" if launch.kind == "ray" or launch.preset.startswith("zero") else ""
+    install = f"python -m pip install -r requirements.txt{extra}\n" if launch.kind in ("accelerate", "ray") else ""
+    return f"""A training run of Alignment Studio, to be run on {count(launch.processes, "device")}. In this folder:
+
+{install}{made.commands}
+
+`touch {place.run_dir}/stop` makes it save what it has and end within a step. When it has ended:
+
+tar czf {place.slug}-back.tar.gz -C runs {place.slug}
+
+and give that file to "Bring it back" on the Runs page.
+"""
