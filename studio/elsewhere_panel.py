@@ -31,10 +31,10 @@ WAYS: list[tuple[str, Kind]] = [
     ("Hugging Face Jobs", "hf_jobs"),
 ]
 PRESETS: list[tuple[str, Preset]] = [
-    ("A whole copy on every device (DDP)", "ddp"),
-    ("Cut up among the devices (FSDP)", "fsdp"),
-    ("Gradients and optimiser cut up (DeepSpeed ZeRO-2)", "zero2"),
-    ("Everything cut up (DeepSpeed ZeRO-3)", "zero3"),
+    ("Whole copies (DDP)", "ddp"),
+    ("Cut up (FSDP)", "fsdp"),
+    ("Optimiser cut up (ZeRO-2)", "zero2"),
+    ("All cut up (ZeRO-3)", "zero3"),
 ]
 CHOICES = 7  # components above the commands
 NOT_FOR_VISITORS = "A visitor's runs stay on this machine; run the studio on your own for more devices."
@@ -94,7 +94,18 @@ class ElsewherePanel:
         """`inputs`: what `outline` and `prepare` are given; `where`: the page's box for addresses to go to."""
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         choices = [self.way, self.preset, self.devices, self.nodes, self.gpu, self.hours, self.bucket]
-        outputs = [self.box, self.preset, self.gpu, self.hours, self.bucket, self.shown, self.start, self.pack, self.made]
+        outputs = [
+            self.box,
+            self.preset,
+            self.nodes,
+            self.gpu,
+            self.hours,
+            self.bucket,
+            self.shown,
+            self.start,
+            self.pack,
+            self.made,
+        ]
         triggers = [demo.load, *redrawn_by, *(each.change for each in choices)]
         gr.on(triggers, guarded(self.show), [*choices, *inputs], outputs, **quiet)
         goes_to(self.start.click(guarded(self.begin), [*choices, *inputs], where, **PRIVATE), where)
@@ -107,7 +118,7 @@ class ElsewherePanel:
         viewer = self._studio.viewer(request)
         outline = None if viewer.is_visitor else self._outline(request, *values[CHOICES:])
         if outline is None:
-            return [gr.update(visible=False), *[gr.skip()] * 4, "", gr.skip(), gr.skip(), ""]
+            return [gr.update(visible=False), *[gr.skip()] * 5, "", gr.skip(), gr.skip(), ""]
         ready, here = True, False
         try:
             launch, place = _choice(values[:CHOICES], outline)
@@ -118,6 +129,7 @@ class ElsewherePanel:
         return [
             gr.update(visible=True),
             gr.update(visible=way != "ray"),
+            gr.update(visible=way != "hf_jobs"),
             gr.update(visible=way in ("skypilot", "hf_jobs")),
             gr.update(visible=way in ("slurm", "hf_jobs")),
             gr.update(visible=way == "hf_jobs"),
@@ -182,7 +194,7 @@ class BringBack:
 def _choice(chosen: Sequence[Any], outline: Outline) -> tuple[Launch, Place]:
     """What was chosen; a Number field that was emptied holds None, which the dataclass refuses in words."""
     way, preset, devices, nodes, gpu, hours, bucket = chosen
-    launch = Launch(way, "ddp" if way == "ray" else preset, devices, nodes)
+    launch = Launch(way, "ddp" if way == "ray" else preset, devices, 1 if way == "hf_jobs" else nodes)
     module = module_of(outline.method)  # type: ignore[arg-type]
     return launch, Place(slug(outline.name), module, gpu, hours, bucket.strip())
 
