@@ -32,7 +32,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from tests import tiny_model
 from tests.training_runs import assistant, user
@@ -40,7 +40,7 @@ from training.chat import TEMPLATE_KWARGS
 from training.config import DPO_LOSSES
 from training.fused_lora import fuse
 from training.grouped_attention import GROUPED, take_up
-from training.preference_objectives import Dpo, Kto, Objective, Orpo, SimPo, Whole
+from training.preference_objectives import Dpo, Kto, Objective, Orpo, Sft, SimPo, Whole
 from training.preference_rows import Item, Layout, items, parts, with_others
 from training.preference_step import BASE, Scorer, Scores, trusted_layout
 from training.preference_trainer import token_budget
@@ -220,6 +220,18 @@ def test_every_family_that_shares_the_prompt_equals_trl(family: str, attention: 
     mine, my_gradients, _ = ours(made.trainer.model, made.rows, Dpo("sigmoid", 0.3), "shared")
     assert mine == pytest.approx(loss, abs=1e-4)
     assert_same(my_gradients, gradients)
+
+
+@pytest.mark.parametrize("budget", [1, 90, 10_000])
+def test_sft_and_its_gradients_are_trls(tokenizer: Any, tmp_path: Path, budget: int) -> None:
+    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ANSWERS]
+    made = make(SFTTrainer, SFTConfig, with_lora(tiny("qwen3")), tokenizer, rows, tmp_path, completion_only_loss=True)
+    loss, gradients = theirs(made)
+    metrics = {name: values[-1] for name, values in made.trainer._metrics["train"].items()}
+    mine, my_gradients, my_metrics = ours(made.trainer.model, made.rows, Sft(), "shared", budget)
+    assert mine == pytest.approx(loss, abs=1e-4)
+    assert_same(my_gradients, gradients)
+    assert my_metrics == pytest.approx({name: metrics[name] for name in my_metrics}, abs=1e-3)
 
 
 # --- the others ---------------------------------------------------------------------------------------------------------------

@@ -115,8 +115,7 @@ def _held_out_batch(config: TrainConfig, rows: int) -> int:
 
 def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows, **more: Any) -> Any:
     """One of TRL's trainers over the job's base, ready to train."""
-    if kind.__name__ != "SFTTrainer":  # where there is a choice
-        job.run.event("log", text="Trained by TRL.")
+    job.run.event("log", text="Trained by TRL.")
     trainer = kind(
         model=job.start.model,
         args=args,

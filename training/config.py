@@ -137,6 +137,11 @@ class TrainConfig:
 class SftConfig(TrainConfig):
     """Learn to say the completions; the loss is on the completion's tokens only."""
 
+    packing: bool = _knob(
+        False, "Put several rows into one sequence, each seeing itself alone (by TRL; the studio's own step sorts rows by length)."
+    )
+    backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
+
 
 @dataclass(frozen=True)
 class DpoConfig(TrainConfig):

@@ -20,10 +20,11 @@ Metrics = dict[str, float]
 
 
 class Whole(NamedTuple):
-    """What a part must know of its batch: rows, tokens of the first completions, and KTO's KL."""
+    """What a part must know of its batch: rows, tokens of the first completions (of several batches that are summed: their mean,
+    so that every token of the step counts alike), and KTO's KL."""
 
     rows: int
-    tokens: int
+    tokens: float
     kl: Tensor
 
 
@@ -35,6 +36,22 @@ class Objective(Protocol):
     def loss(self, items: list[Item], scores: Scores, whole: Whole) -> Tensor: ...
 
     def metrics(self, items: list[Item], scores: Scores, whole: Whole) -> Metrics: ...
+
+
+@dataclass(frozen=True)
+class Sft:
+    """Imitation alone: the negative log-likelihood of the completions, a token."""
+
+    needs_reference = False
+
+    def loss(self, items: list[Item], scores: Scores, whole: Whole) -> Tensor:
+        return _imitation(scores, whole)
+
+    def metrics(self, items: list[Item], scores: Scores, whole: Whole) -> Metrics:
+        return {
+            "entropy": float(scores.entropy.sum() / scores.tokens.sum()),
+            "mean_token_accuracy": float(scores.is_top.sum() / scores.tokens.sum()),
+        }
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ def studio_trainer(job: Job, plan: Plan, layout: Layout) -> PreferenceTrainer:
     scorer = Scorer(model, start.tokenizer.pad_token_id, layout, uses_bf16(config))
     trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, job.events)
     how = "each prompt is computed once for both answers" if layout == "shared" else "each answer with a copy of its prompt"
+    if not plan.train or len(plan.train[0].completions) == 1:
+        how = "rows of like length together"
     run.event("log", text=f"Trained by the studio's own step: {how}.")
     if plan.objective.needs_reference:
         cache = reference_cache(run, config, start, scorer)
@@ -138,17 +140,22 @@ class PreferenceTrainer(Trainer):
 
     # --- a step ---------------------------------------------------------------------------------------------------------------
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[list[Item]], Any]:
+        """A step's batches, and the mean number of tokens that they imitate."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(len(item.completions[0]) for batch in batches for item in batch) / max(1, len(batches))
+
     def training_step(self, model: Any, inputs: list[Item], num_items_in_batch: Any = None) -> torch.Tensor:
         model.train()
-        return self._over_parts(inputs, "train") / self.current_gradient_accumulation_steps
+        return self._over_parts(inputs, "train", num_items_in_batch) / self.current_gradient_accumulation_steps
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         with torch.no_grad():
             return self._over_parts(inputs, "eval"), None, None
 
-    def _over_parts(self, items: list[Item], mode: str) -> torch.Tensor:
+    def _over_parts(self, items: list[Item], mode: str, tokens: float | None = None) -> torch.Tensor:
         """The batch's loss; in training its gradient is added up part by part."""
-        whole = self._whole(items)
+        whole = self._whole(items, tokens)
         total, order, found = torch.zeros((), device=self.scorer.device), [], []
         for part in parts(items, self.scorer.layout, self._budget):
             loss, scores = self._part(part, whole)
@@ -165,7 +172,7 @@ class PreferenceTrainer(Trainer):
         scores = self.scorer.logps(items)
         return self.objective.loss(items, scores, whole), scores
 
-    def _whole(self, items: list[Item]) -> Whole:
+    def _whole(self, items: list[Item], tokens: float | None = None) -> Whole:
         kl = torch.zeros((), device=self.scorer.device)
         if items[0].other:
             with torch.no_grad():
@@ -173,7 +180,7 @@ class PreferenceTrainer(Trainer):
                     reference = torch.tensor([item.reference[0] for item in part], device=kl.device)
                     kl += (self.scorer.logps(part).sums[:, 0] - reference).sum()
             kl = (kl / len(items)).clamp(min=0)
-        return Whole(len(items), sum(len(item.completions[0]) for item in items), kl)
+        return Whole(len(items), tokens or sum(len(item.completions[0]) for item in items), kl)
 
     def batch_loss(self, items: list[Item], objective: Objective) -> float:
         """The loss of some rows under another objective, without a trace in the metrics."""

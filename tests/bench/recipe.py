@@ -128,7 +128,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed, base = seed, ModelSpec("local", str(MODEL))
-        self.train = sample(base, self._prompts(300, "train"), CANDIDATES, seed)
+        self.train = sample(base, self._prompts(420, "train"), CANDIDATES, seed)
         self.held_out = self._prompts(HELD_OUT, "held_out")
         self.before = self.graded(base)
 
