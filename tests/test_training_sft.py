@@ -16,11 +16,14 @@ import torch
 from data.engine import ModelSpec
 from data.errors import EngineError, RunError
 from tests import tiny_model
-from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, make_run, sft_rows, start, user
+from tests.training_runs import ROOT, adapter_weights, assistant, dpo_rows, events, make_run, sft_rows, start, user
 from training import sft
+from training.adapters import load_trainable
 from training.callbacks import RunEvents
 from training.config import SftConfig
 from training.export import portable
+from training.loop import Job
+from training.rows import Rows
 
 pytestmark = pytest.mark.model
 
@@ -88,8 +91,6 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, base: Path) -> None:
 def test_an_evaluation_does_not_change_the_gradients_of_a_quantized_base(base: Path) -> None:
     """bitsandbytes repacks NF4 weights in eval mode on some CPUs, for a kernel without a backward."""
     from peft import get_peft_model
-
-    from training.adapters import load_trainable
 
     start = load_trainable(ModelSpec("local", base=str(base)), SftConfig(lora_rank=4, precision="fp32"))
     model = get_peft_model(start.model, start.lora)
@@ -215,3 +216,57 @@ def test_the_demo_model_learns_an_answer(tmp_path: Path) -> None:
     result = sft.main(run)
     assert result["steps"] == 12
     assert events(run, "metrics")[-1]["loss"] < 0.7 * result["first_loss"]
+
+
+def test_packed_rows_do_not_see_each_other_and_only_answers_count(tmp_path: Path, base: Path) -> None:
+    """What stands in the first row of a sequence moves no logit and no loss of the second."""
+
+    config = SftConfig(**{**FEW, "max_length": 64, "batch_size": 1}, tuning="lora", packing=True, precision="fp32")
+    run = make_run(tmp_path / "run", base, config, sft_rows())
+    start = load_trainable(ModelSpec("local", str(base)), config)
+    rows = [{"prompt": user(ask), "completion": assistant(say)} for ask, say in (("abc", "defg"), ("hij", "klmn"))]
+    trainer = sft.make_trainer(Job(run, config, start, Rows(rows, []), RunEvents(run, config), lambda *args: None))
+    assert len(trainer.train_dataset) == 1, "both rows are in one sequence"
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    assert "attention_mask" not in batch, "the rows are told apart by their positions"
+    first, second = (int(n) for n in trainer.train_dataset[0]["seq_lengths"])
+    learned = batch["labels"][0] != -100
+    ends = int(first - learned[:first].sum()), int(second - learned[first:].sum())
+    assert 0 < int(learned[:first].sum()) < first
+    assert 0 < int(learned[first:].sum()) < second, "prompts are not learned"
+    changed = {**batch, "input_ids": batch["input_ids"].clone()}
+    changed["input_ids"][0, 3 : ends[0]] = 77
+    with torch.no_grad():
+        one, other = (
+            trainer.model(**{k: v for k, v in each.items() if k in ("input_ids", "position_ids")}, use_cache=False).logits[0]
+            for each in (batch, changed)
+        )
+    assert float((one[first - 1] - other[first - 1]).abs().max()) > 1e-3, "the change counts where it is seen"
+    assert float((one[first:] - other[first:]).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("chosen", [{}, {"backend": "trl"}, {"packing": True}])
+def test_each_way_learns_and_says_which_it_is(tmp_path: Path, base: Path, chosen: dict[str, object]) -> None:
+    run = make_run(
+        tmp_path / "run", base, SftConfig(**{**FEW, "batch_size": 24}, tuning="lora", learning_rate=0.01, **chosen), sft_rows(24)
+    )  # type: ignore[arg-type]
+    result = sft.main(run)
+    losses = [event["loss"] for event in events(run, "metrics") if "loss" in event]
+    assert losses[-1] < losses[0]
+    assert result["metrics"]["mean_token_accuracy"] is not None
+    said = " ".join(event["text"] for event in events(run, "log"))
+    assert ("Trained by TRL." in said) == bool(chosen)
+    assert ("rows of like length together" in said) == (not chosen)
+
+
+def test_summed_batches_are_one_big_batch(tmp_path: Path, base: Path) -> None:
+    """Every token of a step counts alike, however the step is cut: the adapter is the same."""
+    whole: dict[str, object] = {"max_steps": 2, "lora_rank": 4, "max_length": 128, "tuning": "lora", "precision": "fp32"}
+    made = []
+    for name, batch, sums in (("one", 8, 1), ("four", 2, 4)):
+        config = SftConfig(**whole, batch_size=batch, accumulation=sums, learning_rate=0.01)  # type: ignore[arg-type]
+        run = make_run(tmp_path / name, base, config, sft_rows(8))
+        sft.main(run)
+        made.append(adapter_weights(run))
+    for name, weight in made[0].items():
+        assert float((weight - made[1][name]).abs().max()) < 1e-3, name

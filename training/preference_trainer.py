@@ -69,7 +69,7 @@ def studio_trainer(job: Job, plan: Plan, layout: Layout) -> PreferenceTrainer:
     scorer = Scorer(model, start.tokenizer.pad_token_id, layout, uses_bf16(config))
     trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, job.events)
     how = "each prompt is computed once for both answers" if layout == "shared" else "each answer with a copy of its prompt"
-    if not plan.train or len(plan.train[0].completions) == 1:
+    if len(plan.train[0].completions) == 1 and not plan.dealt:
         how = "rows of like length together"
     run.event("log", text=f"Trained by the studio's own step: {how}.")
     if plan.objective.needs_reference:
