@@ -27,8 +27,10 @@ from studio.render import Html, count, empty, facts, note, notes, run_link
 from studio.visitors import RunSize
 from training.config import Method, method_named, recipe, run_args, steps_of
 from training.methods import METHOD_FACTS, module_of
+from training.recipe_files import RecipeFile, recipes_for
 
 METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items() if facts.title]
+DEFAULT = ("Studio default", "")
 FEW, ENOUGH = 10, 100  # rows: below the first a change is unlikely, from the second on likely to show
 LOOK_AT = 500  # labelled prompts, to see whether they are of the demo model's world
 
@@ -50,11 +52,14 @@ class TrainPage:
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
-        heading("Train", "A small add-on to the model (an adapter) learns from your labels. The model itself stays as it is.")
+        heading(
+            "Train", "An add-on to the model (an adapter) or a copy of it learns from your labels. The model itself stays as it is."
+        )
         with gr.Row(equal_height=False):
             with gr.Column(elem_classes="st-panel", min_width=320, scale=5):
                 self.method = gr.Radio(METHODS, value="dpo", label="What it should learn", elem_id="train-method")
                 self.start_from = choice(label="Start from", elem_id="train-from")
+                self.recipe = gr.Dropdown([DEFAULT], value="", label="Recipe", filterable=False, elem_id="train-recipe")
                 self.form = Form()
                 self.form.build_open("dpo")
             with gr.Column(elem_classes="st-panel", min_width=320, scale=6):
@@ -70,7 +75,7 @@ class TrainPage:
         self.where = gr.Textbox("", visible=False)
         self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
         knobs, which = self.form.components, self.which.components
-        chosen = [self.name, self.learns, self.go, self.proposal, *knobs]
+        chosen = [self.recipe, self.name, self.learns, self.go, self.proposal, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
         changed = [each.submit if isinstance(each, gr.Textbox) else each.input for each in which]
@@ -83,10 +88,11 @@ class TrainPage:
                 *(each.blur for each in which if isinstance(each, gr.Textbox)),
             ],
             guarded(self.choose),
-            [self.method, self.start_from, self.proposal, *which, *knobs],
+            [self.method, self.start_from, self.recipe, self.proposal, *which, *knobs],
             chosen,
             **quiet,
         )
+        self.recipe.input(guarded(self.fill), [self.method, self.start_from, self.recipe, *which], chosen, **quiet)
         started = self.go.click(
             guarded(self.start),
             [self.method, self.start_from, self.name, *which, *knobs],
@@ -115,11 +121,19 @@ class TrainPage:
             *self._choice(viewer, method, chosen, {}),
         ]
 
-    def choose(self, request: gr.Request, chosen: str, model_id: str | None, proposal: str, *values: Any) -> list[Any]:
+    def choose(
+        self, request: gr.Request, chosen: str, model_id: str | None, recipe: str | None, proposal: str, *values: Any
+    ) -> list[Any]:
         method, viewer = method_named(chosen), self._studio.viewer(request)
         parent = self._parent(viewer, model_id) if model_id else None
         which, knobs = values[: len(self.which.components)], values[len(self.which.components) :]
-        return self._choice(viewer, method, parent, self.form.edits(proposal, knobs), *self.which.read(which))
+        return self._choice(viewer, method, parent, self.form.edits(proposal, knobs), *self.which.read(which), recipe or "")
+
+    def fill(self, request: gr.Request, chosen: str, model_id: str | None, recipe: str | None, *which: Any) -> list[Any]:
+        """Put a recipe's settings into the form, over whatever stands there."""
+        method, viewer = method_named(chosen), self._studio.viewer(request)
+        parent = self._parent(viewer, model_id) if model_id else None
+        return self._choice(viewer, method, parent, {}, *self.which.read(which), recipe or "")
 
     def start(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> str:
         """Freeze, start, and go and watch."""
@@ -172,15 +186,19 @@ class TrainPage:
         edits: Mapping[str, Any],
         filters: Filters = Filters(),
         rules: Rules = Rules(),
+        name: str = "",
     ) -> list[Any]:
-        """Name, what it learns from, the button, and the knobs, for this method and parent."""
+        """Recipe, name, what it learns from, the button, and the knobs, for this method, parent and recipe by name."""
         project = self._studio.project(viewer)
         learns = self._learns(project, method, filters, rules)
         size = parameters_of(str(parent.spec.get("base", ""))) if parent else 0
-        config = recipe(method, size, learns.train, str(edits.get("tuning", "")))
+        made = next((each for each in recipes_for(method) if each.name == name), None)
+        config = made.config if made else recipe(method, size, learns.train, str(edits.get("tuning", "")))
         text = f"Train on {count(learns.train, *METHOD_FACTS[method].row)}" if learns.train else "Train"
         missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
+        choices = [DEFAULT, *((each.title, each.name) for each in recipes_for(method))]
         return [
+            gr.Dropdown(choices, value=made.name if made else "", visible=len(choices) > 1, info=_where_from(made)),
             gr.Textbox(_name(method, learns.train), visible=learns.ready),
             Html(f"{learns.html}{missing}{self._foreign(viewer, project, parent)}"),
             gr.Button(text, interactive=learns.ready and parent is not None),
@@ -221,6 +239,14 @@ class TrainPage:
         ready = train >= snapshots.MIN_TRAIN_ROWS
         few = "" if ready else note("These are too few for training.", "bad", "label", "Label about 20 answers first")
         return Learns(train, Html(f"{facts(rows)}{few}{notes(warnings)}{_hope(train, many)}"), ready)
+
+
+def _where_from(made: RecipeFile | None) -> str:
+    """What a recipe was made for, under its name."""
+    if made is None:
+        return "What suits the model you start from and the number of labels."
+    devices = f" On {made.launch.processes} devices: alone, multiply the batches a step." if made.launch else ""
+    return f"{made.source}. Made for {made.base} and {made.data}. {made.note}{devices}"
 
 
 def _hope(train: int, many: str) -> Html:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -364,6 +364,12 @@ def test_a_model_that_cannot_be_had_is_refused_in_a_sentence(app: App, page: Any
 # --- train, runs, compare ---
 
 
+def expect_value(page: Any, field: Any, is_right: Callable[[str], bool]) -> None:
+    """Wait until a field holds what it should: a handler on the server puts it there."""
+    while not is_right(field.input_value() or "nan"):
+        page.wait_for_timeout(50)
+
+
 def test_without_labels_training_says_what_is_missing(app: App, page: Any, own: Project) -> None:
     visit(page, app, "train")
     page.locator("#train-data a", has_text="Label the first answers").wait_for()
@@ -393,6 +399,38 @@ def test_the_form_follows_the_method(app: App, page: Any, own: Project) -> None:
     page.locator("#knob-beta").wait_for()
     page.locator("#knob-desirable_weight").wait_for()
     assert not page.locator("#knob-label_smoothing").is_visible()
+
+
+def test_all_weights_and_methods_without_a_reference_can_be_chosen(app: App, page: Any, own: Project) -> None:
+    """What is tuned decides the step size that is proposed, and an adapter's knobs go where there is none."""
+    visit(page, app, "train")
+    opened(page, page.get_by_role("button", name="Settings"))
+    page.locator("#knob-lora_rank").wait_for()
+    page.locator("#knob-tuning input").click()
+    page.get_by_role("option", name="full: all weights").click()
+    page.locator("#knob-lora_rank").wait_for(state="hidden")
+    rate = page.locator("#knob-learning_rate input")
+    expect_value(page, rate, lambda value: float(value) < 1e-3)
+    page.get_by_label("Imitate and prefer in one (ORPO)").check()
+    expect_value(page, page.locator("#knob-beta input"), lambda value: float(value) == 0.25)
+    assert not page.locator("#knob-lora_rank").is_visible(), "the choice stays with another method"
+    page.get_by_label("Prefer by a margin (SimPO)").check()
+    page.locator("#knob-margin").wait_for()
+
+
+def test_a_recipe_fills_the_form_and_says_where_it_comes_from(app: App, page: Any, own: Project) -> None:
+    visit(page, app, "train")
+    opened(page, page.get_by_role("button", name="Settings"))
+    rate = page.locator("#knob-learning_rate input")
+    rate.fill("0.5")
+    page.locator("#train-recipe input").click()
+    page.get_by_role("option", name="Zephyr 7B: DPO with QLoRA on one GPU").click()
+    expect_value(page, rate, lambda value: float(value) == 5e-6)
+    expect_value(page, page.locator("#knob-lora_rank input"), lambda value: float(value) == 128)
+    page.locator("#train-recipe", has_text="The Alignment Handbook").wait_for()
+    page.get_by_label("Tell good from bad (KTO)").check()  # it has no recipe of its own
+    page.locator("#train-recipe").wait_for(state="hidden")
+    expect_value(page, rate, lambda value: float(value) == 1e-3)
 
 
 def test_runs_and_results_say_when_there_is_nothing(app: App, page: Any, own: Project) -> None:
