@@ -1,7 +1,9 @@
-"""A training run once more: the same frozen rows, parent, method and seed, with no setting changed or with a few.
+"""A training run once more, as a new run or by going on where it ended.
 
-`start_again` is behind "Run again with a change", behind every run of a grid and behind Reproduce. The rows are the very file of
-the first run, its sha256 checked: the labels may be others by now, and then two runs would differ in more than was meant.
+`start_again`: the same frozen rows, parent, method and seed, with no setting changed or with a few. It is behind "Run again with a
+change", behind every run of a grid and behind Reproduce. The rows are the very file of the first run, its sha256 checked: the
+labels may be others by now, and then two runs would differ in more than was meant. `go_on` is the run itself: its folder, its id,
+its curve.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from typing import Any
 from data import models
 from data.errors import BadInput, NotFound, RunError
 from data.records import Model, Run
+from data.resume import Checkpoint, newest
 from data.rundir import RunDir
 from labeling import snapshots
 from studio.context import Studio, Viewer
 from studio.visitors import RunSize
 from training.config import TrainConfig, from_json, steps_of
+from training.methods import is_training
 
 NO_TRAINING = "Only a training run can be run again; choose one on the Runs page."
 
@@ -98,3 +102,37 @@ def _train(run: Run) -> dict[str, Any]:
     if not isinstance(args.get("train"), dict) or not isinstance(args.get("model"), dict):
         raise BadInput(NO_TRAINING)
     return dict(args["train"])
+
+
+def checkpoint_of(studio: Studio, run: Run) -> Checkpoint | None:
+    """Where a training run that has not finished would go on, None where it cannot."""
+    if not is_training(run.kind) or run.status not in ("stopped", "failed", "lost"):
+        return None
+    return newest(studio.settings.runs_dir / run.run_id)
+
+
+def go_on(studio: Studio, viewer: Viewer, run: Run) -> None:
+    """Queue the run itself again: in its own folder, from its newest checkpoint, its curve going on where it ended.
+
+    BadInput when there is no checkpoint, or when the model it left at its stop is in use: its weights would change under what was
+    measured with them, or trained on top of them.
+    """
+    if checkpoint_of(studio, run) is None:
+        raise BadInput("This run has no checkpoint to go on from; run it again instead.")
+    if _is_used(studio, run):
+        raise BadInput(
+            "The model that this run left when it stopped has been used, and going on would change its weights; train on from it, "
+            "or run it again."
+        )
+    with studio.visitors.starting:
+        studio.visitors.check_run(studio.project(viewer), [], RunSize())
+        studio.jobs.resume(run.run_id)
+
+
+def _is_used(studio: Studio, run: Run) -> bool:
+    """Whether anything was written, compared or trained with what the run left."""
+    sql = """select 1 from models m where m.run_id = $run and (
+                 exists (select 1 from completions c where c.model_id = m.model_id)
+                 or exists (select 1 from models child where child.parent_model_id = m.model_id)
+                 or exists (select 1 from runs r where r.run_id != $run and contains(r.config, m.model_id)))"""
+    return studio.db.row(sql, {"run": run.run_id}) is not None

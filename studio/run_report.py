@@ -42,14 +42,17 @@ def without_ids(sentence: str) -> str:
 
 
 def after(run: Run) -> Html:
-    """What to do with a trained adapter beside comparing it, '' where there is none."""
-    if not is_training(run.kind) or not run.result.get("model_id"):
+    """What to do with a training run that has ended beside comparing its model, '' where there is nothing."""
+    if not is_training(run.kind) or run.status in ("queued", "running"):
         return Html("")
-    links = (
-        button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
-        button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),
-        button("Train on from it", f"train?run={run.run_id}", quiet=True),
-    )
+    links = [button("Run again with a change", f"train?again={run.run_id}", quiet=True)]
+    if run.result.get("model_id"):
+        links = [
+            button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
+            button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),
+            button("Train on from it", f"train?run={run.run_id}", quiet=True),
+            *links,
+        ]
     return Html(f'<div class="st-actions">{"".join(links)}</div>')
 
 

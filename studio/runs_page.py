@@ -23,6 +23,7 @@ from studio.elsewhere import Prepared, of_run
 from studio.elsewhere_panel import BringBack, ElsewherePanel, Outline
 from studio.frame import PRIVATE, Top, block, goes_to, guarded, heading
 from studio.render import Column, Html, ago, badge, bar, empty, esc, progress_line, run_link, share_done, shorten, table, took
+from studio.run_controls import RunControls
 from studio.run_report import after, report
 from studio.run_watch import RunWatch
 from studio.take_out import TakeOut, same_again
@@ -60,6 +61,7 @@ class RunsPage:
         self.take_out = TakeOut(studio)
         self.elsewhere = ElsewherePanel(studio, self.outline, self.prepared, "run")
         self.back = BringBack(studio)
+        self.controls = RunControls(studio)
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
@@ -72,12 +74,15 @@ class RunsPage:
                     "Compare before and after", variant="primary", visible=False, scale=0, min_width=270, elem_id="run-compare"
                 )
                 self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
+                self.controls.build_buttons()
                 self.after = block(elem_id="run-after", scale=1)
+            self.controls.build_group(PICK)
         self.watch.build()
         self.take_out.build()
         self.elsewhere.build()
         with gr.Accordion("Log", open=False, visible=False, elem_id="run-log-box") as self.log_box:
             self.log = block(elem_id="run-log")
+        self.controls.build_queue()
         self.list = block(elem_id="run-list", js_on_load=PICK)
         self.picked = gr.Textbox("", visible=False)
         self.where = gr.Textbox("", visible=False)
@@ -94,16 +99,21 @@ class RunsPage:
             self.timer,
             *self.watch.outputs,
             *self.take_out.outputs,
+            *self.controls.outputs,
         ]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
-        self.list.pick(guarded(self.pick), outputs=[self.picked, self.watch.look, *live], **shared)
+        for each in (self.list, self.controls.group):
+            each.pick(guarded(self.pick), outputs=[self.picked, self.watch.look, *live], **shared)
         self.timer.tick(guarded(self.refresh), [self.picked, *self.watch.inputs], live, **shared)
         self.watch.charts.look(guarded(self.look), self.picked, [self.watch.look, *self.watch.outputs], **shared)
         goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
         self.take_out.wire(self._chosen, self.picked, self.where)
         self.elsewhere.wire(demo, [self.picked], self.where, [self.picked.change])
+        self.controls.queue.move(guarded(self.move), self.picked, live, **shared)
+        self.controls.resume.click(guarded(self.resume), self.picked, live, **shared)
+        self.controls.stop_group.click(guarded(self.end_group), self.picked, live, **shared)
 
     # --- handlers ---
 
@@ -132,6 +142,22 @@ class RunsPage:
         run = self._chosen(viewer, picked)
         if run is not None:
             self._studio.jobs.stop(run.run_id)
+        return self._live(viewer, picked)
+
+    def move(self, picked: str, event: gr.EventData, request: gr.Request) -> list[Any]:
+        """Change a waiting run's place, or take it out of the queue."""
+        viewer = self._studio.viewer(request)
+        self.controls.move(viewer, str(event._data.get("run", "")), str(event._data.get("to", "")))
+        return self._live(viewer, picked)
+
+    def resume(self, picked: str, request: gr.Request) -> list[Any]:
+        viewer = self._studio.viewer(request)
+        self.controls.go_on(viewer, self._chosen(viewer, picked))
+        return self._live(viewer, picked)
+
+    def end_group(self, picked: str, request: gr.Request) -> list[Any]:
+        viewer = self._studio.viewer(request)
+        self.controls.end_group(self._chosen(viewer, picked))
         return self._live(viewer, picked)
 
     def compare_it(self, picked: str, request: gr.Request) -> list[Any]:
@@ -189,6 +215,7 @@ class RunsPage:
                 gr.Timer(active=False),
                 *self.watch.nothing(),
                 *self.take_out.show(None),
+                *self.controls.nothing(),
             ]
         return [
             _list(mine, run),
@@ -201,6 +228,7 @@ class RunsPage:
             gr.Timer(active=going),
             *self.watch.show(run, look, seen),
             *self.take_out.show(run),
+            *self.controls.show(viewer, run, mine),
         ]
 
     def _folder(self, run: Run) -> RunDir:

@@ -49,12 +49,13 @@ def main(run: RunDir) -> Mapping[str, Any]:
     save(run, args)
     if args.get("parquet"):
         return {"file": "data.parquet", "rows": 2}
-    return {"loss": 0.5, "environment": sorted(os.environ), "niceness": os.nice(0), "key": os.environ.get("STUDIO_KEY_M", "")}
+    seen = {"key": os.environ.get("STUDIO_KEY_M", ""), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+    return {"loss": 0.5, "environment": sorted(os.environ), "niceness": os.nice(0), "metrics": args.get("metrics", {}), **seen}
 
 
 def save(run: RunDir, args: Mapping[str, Any]) -> None:
     if args.get("adapter"):
-        (run.path / "adapter").mkdir()
+        (run.path / "adapter").mkdir(exist_ok=True)
         (run.path / "adapter" / "adapter_config.json").write_text("{}")
     if args.get("judgments"):
         (run.path / "judgments.jsonl").write_text("".join(json.dumps(j) + "\n" for j in args["judgments"]))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from run_studio import VIEWER, ended, freeze, labelled_project, studio_with_runs, train, wait
+from run_studio import VIEWER, ended, freeze, labelled_project, started, studio_with_runs, train, wait
 
 from data import models, runs
 from data.errors import BadInput
 from data.records import Project, Run
+from data.resume import seal
+from data.rundir import RunDir
 from labeling import preferences
-from studio.again import config_of, start_again, train_rows
+from studio.again import checkpoint_of, config_of, go_on, start_again, train_rows
 from studio.context import Studio
 
 
@@ -103,3 +107,66 @@ def test_the_rows_it_trains_on_are_those_of_the_snapshot(studio: Studio, first: 
     rows = pq.read_table(studio.settings.runs_dir / first.run_id / "data.parquet").to_pylist()
     assert train_rows(studio, first) == sum(row["split"] == "train" for row in rows)
     assert config_of(first).to_json() == first.config["args"]["train"]
+
+
+# --- going on ---
+
+
+def stopped(studio: Studio, project: Project, with_checkpoint: bool = True) -> Run:
+    """A run that was stopped after a few steps."""
+    run = train(studio, freeze(studio, project), steps=1000, seconds_a_step=0.02, adapter=True)
+    wait(studio.db, run.run_id, started)
+    studio.jobs.stop(run.run_id)
+    done = wait(studio.db, run.run_id, ended)
+    if with_checkpoint:
+        folder = studio.settings.runs_dir / run.run_id / "checkpoints" / "checkpoint-2"
+        folder.mkdir(parents=True)
+        (folder / "state").write_text("state")
+        seal(folder, 2, {})
+    return done
+
+
+def test_a_stopped_run_goes_on_in_its_own_folder(studio: Studio, project: Project) -> None:
+    run = stopped(studio, project)
+    at = checkpoint_of(studio, run)
+    assert at is not None
+    assert at.step == 2
+    go_on(studio, VIEWER, run)
+    going = wait(studio.db, run.run_id, started)
+    assert (going.error, going.result, going.ended_at) == ("", {}, None)
+    assert going.pid != run.pid
+    studio.jobs.stop(run.run_id)
+    again = wait(studio.db, run.run_id, ended)
+    assert again.status == "stopped"
+    folder = RunDir(studio.settings.runs_dir / run.run_id)
+    statuses = [event["status"] for event in folder.tail(0).events if event["type"] == "status"]
+    assert statuses == ["running", "stopped", "queued", "running", "stopped"]
+    assert again.event_offset == folder.tail(0).offset
+    assert (folder.path / "stdout-1.log").exists()
+    assert len(runs.of_project(studio.db, project.project_id)) == 1
+
+
+def test_an_old_end_says_nothing_of_a_new_life(studio: Studio, project: Project) -> None:
+    """Stopped first, then killed: it is lost, not stopped."""
+    run = stopped(studio, project)
+    go_on(studio, VIEWER, run)
+    going = wait(studio.db, run.run_id, started)
+    os.kill(going.pid, signal.SIGKILL)
+    assert wait(studio.db, run.run_id, ended).status == "lost"
+
+
+def test_only_what_was_broken_off_can_go_on(studio: Studio, project: Project, first: Run) -> None:
+    assert checkpoint_of(studio, first) is None
+    with pytest.raises(BadInput, match="This run is finished"):
+        studio.jobs.resume(first.run_id)
+    bare = stopped(studio, project, with_checkpoint=False)
+    with pytest.raises(BadInput, match="no checkpoint"):
+        go_on(studio, VIEWER, bare)
+
+
+def test_a_run_whose_model_is_in_use_does_not_change_it(studio: Studio, project: Project) -> None:
+    run = stopped(studio, project)
+    models.add(studio.db, models.new("child", "adapter", {}, project.project_id, parent_model_id=run.result["model_id"]))
+    with pytest.raises(BadInput, match="has been used"):
+        go_on(studio, VIEWER, run)
+    assert runs.get(studio.db, run.run_id).status == "stopped"

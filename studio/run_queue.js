@@ -1,0 +1,15 @@
+// The queue's buttons. A button that is drawn anew keeps the focus, so that a run can be moved several places from the keyboard.
+let last = '';
+const key = b => b.dataset.do + b.dataset.run;
+element.addEventListener('focusin', e => { const b = e.target.closest('button[data-do]'); last = b ? key(b) : ''; });
+document.addEventListener('pointerdown', e => { if (!element.contains(e.target)) last = ''; });
+document.addEventListener('focusin', e => { if (!element.contains(e.target)) last = ''; });
+new MutationObserver(() => {
+  if (!last) return;
+  const b = [...element.querySelectorAll('button[data-do]')].find(each => key(each) === last);
+  if (b && document.activeElement !== b) b.focus({preventScroll: true});
+}).observe(element, {childList: true, subtree: true});
+element.addEventListener('click', e => {
+  const b = e.target.closest('button[data-do]');
+  if (b && b.getAttribute('aria-disabled') !== 'true') trigger('move', {run: b.dataset.run, to: b.dataset.do});
+});
