@@ -192,12 +192,17 @@ def test_pages_show_a_visitor_nothing_of_another(studio: Studio) -> None:
 def test_anothers_run_cannot_be_watched_or_stopped(studio: Studio) -> None:
     his = run_of(studio, BERT)
     page = build(RunsPage(studio))
-    for handler in (page.refresh, page.end, page.compare_it):
+    for handler in (page.end, page.compare_it, page.resume, page.end_group):
         with pytest.raises(StudioError, match="does not exist"):
             call(handler, his.run_id, request(ANNA))
     with pytest.raises(StudioError, match="does not exist"):
+        call(page.refresh, his.run_id, "", "", request(ANNA))
+    for to in ("first", "out"):
+        with pytest.raises(StudioError, match="does not exist"):
+            page.controls.move(studio.viewer(request(ANNA)), his.run_id, to)
+    with pytest.raises(StudioError, match="does not exist"):
         call(page.load, request(ANNA, run=his.run_id))
-    assert "secret log" in shown(call(page.refresh, his.run_id, request(BERT)))
+    assert "secret log" in shown(call(page.refresh, his.run_id, "", "", request(BERT)))
 
 
 def test_anothers_comparison_cannot_be_read(studio: Studio) -> None:
