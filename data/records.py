@@ -28,13 +28,13 @@ Outcome = Literal["first", "second", "tie", "both_bad", "good", "bad"]  # a pref
 Policy = Literal["stratified_random", "close_call", "judge_disagreement"]
 Role = Literal["annotator", "researcher", "admin"]
 ImpressionKind = Literal["normal", "gold", "repeat", "imported"]
-ModelKind = Literal["base", "adapter", "endpoint", "judge"]
+ModelKind = Literal["base", "adapter", "endpoint", "judge", "reward"]
 RunKind = Literal[
-    "sft", "dpo", "kto", "orpo", "simpo",
+    "sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo",
     "preflight", "generate", "compare", "merge", "gguf", "hub_import", "hub_push", "hub_model",
 ]  # fmt: skip
 RunStatus = Literal["queued", "running", "finished", "failed", "stopped", "lost"]
-SnapshotLayout = Literal["preference", "binary", "sft"]
+SnapshotLayout = Literal["preference", "binary", "sft", "prompts"]
 PersonKind = Literal["local", "visitor", "simulated", "imported", "account"]
 
 PAIRWISE_PREFERENCES: tuple[Preference, ...] = ("a", "b", "tie", "both_bad", "skip")

@@ -26,8 +26,13 @@ class BeforeAfter(NamedTuple):
 
 def writers(studio: Studio, viewer: Viewer) -> list[Model]:
     """Models that answer prompts: trained ones first, newest first, then bases and endpoints."""
-    found = [m for m in studio.models(viewer) if m.kind != "judge"]
+    found = [m for m in studio.models(viewer) if m.kind not in ("judge", "reward")]
     return [m for m in reversed(found) if is_trained(m)] + [m for m in found if not is_trained(m)]
+
+
+def reward_models(studio: Studio, viewer: Viewer) -> list[Model]:
+    """Models that score answers, newest first."""
+    return [m for m in reversed(studio.models(viewer)) if m.kind == "reward"]
 
 
 def judges(studio: Studio, viewer: Viewer) -> list[Model]:

@@ -42,6 +42,12 @@ NAMES = {
     "warmup_share": "Warm-up share",
     "weight_decay": "Weight decay",
     "checkpointing": "Save memory (checkpointing)",
+    "center": "Pull of the scores to zero",
+    "num_generations": "Answers to each prompt",
+    "max_completion_length": "Longest answer, in tokens",
+    "temperature": "Spread of the answers (temperature)",
+    "num_iterations": "Steps on each batch of answers",
+    "normalize_advantages": "Even out the advantages",
 }
 
 
@@ -49,11 +55,16 @@ def label_of(knob: Knob) -> str:
     return NAMES.get(knob.name, knob.name.replace("_", " ").capitalize())
 
 
+def _shown(method: str) -> list[Knob]:
+    """The method's knobs without those that the page asks for itself."""
+    return [knob for knob in knobs(config_class(method)) if knob.group != "page"]
+
+
 class Form:
     """The knobs of all methods as components: build inside a layout, `show` a method's, `read` them back."""
 
     def __init__(self) -> None:
-        every = [knob for method in METHODS for knob in knobs(config_class(method))]
+        every = [knob for method in METHODS for knob in _shown(method)]
         first = {knob.name: knob for knob in reversed(every)}  # the first method's where several have one of that name
         order = dict.fromkeys(knob.name for knob in every)
         groups = {"basic": 1, "advanced": 2}
@@ -75,7 +86,7 @@ class Form:
                     self._components([knob for knob in rest if knob.group == group], method)
 
     def _components(self, chosen: Sequence[Knob], method: str) -> None:
-        mine = {knob.name for knob in knobs(config_class(method))}
+        mine = {knob.name for knob in _shown(method)}
         self.components += [component(knob, knob.name in mine) for knob in chosen]
 
     def named(self, name: str) -> gr.components.Component:
@@ -99,9 +110,9 @@ class Form:
         an adapter where there is none."""
         values = config.to_json() | dict(edits or {})
         unused = {"lora_rank", "lora_alpha"} if values["tuning"] == "full" else set()
-        mine = {knob.name: knob for knob in knobs(config_class(method)) if knob.name not in unused}
+        mine = {knob.name: knob for knob in _shown(method) if knob.name not in unused}
         return [
-            gr.update(visible=True, value=values[knob.name], info=mine[knob.name].help)
+            gr.update(visible=True, value=values[knob.name], info=mine[knob.name].help, **_choices(mine[knob.name]))
             if knob.name in mine
             else gr.update(visible=False)
             for knob in self._knobs
@@ -113,7 +124,7 @@ class Form:
 
     def read(self, method: str, values: Sequence[Any]) -> TrainConfig:
         """The method's config from the components' values; BadInput in words."""
-        mine = {knob.name: knob for knob in knobs(config_class(method))}
+        mine = {knob.name: knob for knob in _shown(method)}
         raw: dict[str, Any] = {}
         for shown, value in zip(self._knobs, values, strict=True):
             knob = mine.get(shown.name)
@@ -131,15 +142,20 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     if knob.kind == "bool":
         return gr.Checkbox(value=knob.default, min_width=200, **shared)
     if knob.choices:
-        here = reporting.installed() if knob.name == "report_to" else knob.choices
-        choices = [(_choice(knob, number), word) for number, word in enumerate(knob.choices) if word in here]
-        return gr.Dropdown(choices, value=knob.default, filterable=False, min_width=200, **shared)
+        return gr.Dropdown(**_choices(knob), value=knob.default, filterable=False, min_width=200, **shared)
     if knob.kind == "str":
         return gr.Textbox(value=knob.default, max_length=200, min_width=200, **shared)
     # No minimum and maximum here: Gradio's message about them names no field, the dataclass's does.
     return gr.Number(
         value=knob.default, precision=0 if knob.kind == "int" else None, step=knob.step or 1e-6, min_width=200, **shared
     )
+
+
+def _choices(knob: Knob) -> dict[str, Any]:
+    """The words to choose from, which may be fewer for another method; nothing where a value is typed."""
+    here = reporting.installed() if knob.name == "report_to" else knob.choices
+    choices = [(_choice(knob, number), word) for number, word in enumerate(knob.choices) if word in here]
+    return {"choices": choices} if choices else {}
 
 
 def _choice(knob: Knob, number: int) -> str:

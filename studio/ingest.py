@@ -20,7 +20,8 @@ from data.engine import ModelSpec
 from data.errors import BadInput
 from data.records import Completion, Judgment, ModelKind, Run, content_id, now
 from data.settings import Settings
-from training.methods import is_training
+from training.config import method_named
+from training.methods import METHOD_FACTS, is_training
 
 BATCH = 500
 log = logging.getLogger(__name__)
@@ -64,11 +65,11 @@ def candidates(db: Database, run: Run, folder: Path, offset: int) -> Taken:
 
 def mend_model_paths(db: Database, settings: Settings) -> None:
     """A workspace that was moved or restored has what was trained elsewhere than the rows say, also where it lies below another."""
-    rows = db.rows("select model_id, kind, run_id, spec from models where kind in ('base', 'adapter')")
+    rows = db.rows("select model_id, kind, run_id, spec from models where kind in ('base', 'adapter', 'reward')")
     specs = {row["model_id"]: json.loads(row["spec"]) for row in rows}
     moved = {}
     for row in (row for row in rows if row["run_id"]):
-        part, name = ("adapter", "adapter") if row["kind"] == "adapter" else ("base", "model")
+        part, name = ("base", "model") if row["kind"] == "base" else ("adapter", "adapter")
         here = settings.runs_dir / row["run_id"] / name
         if here.is_dir():
             moved[specs[row["model_id"]].get(part)] = str(here)
@@ -79,12 +80,13 @@ def mend_model_paths(db: Database, settings: Settings) -> None:
 
 
 def _model(db: Database, run: Run, folder: Path) -> dict[str, Any]:
-    """What was trained as a model to choose: an adapter over the base it began with, or a base of its own."""
+    """What was trained as a model to choose: an adapter or a reward model over the base it began with, or a base of its own."""
     args = run.config.get("args", {})
     parent = ModelSpec.from_json(args["model"])
     kind: ModelKind
     if (folder / "adapter" / "adapter_config.json").exists():
-        kind, spec = "adapter", ModelSpec("local", parent.base, str(folder / "adapter"), parent.quantize)
+        kind = METHOD_FACTS[method_named(run.kind)].makes
+        spec = ModelSpec("local", parent.base, str(folder / "adapter"), parent.quantize)
     elif (folder / "model" / "config.json").exists():
         kind, spec = "base", ModelSpec("local", str(folder / "model"))
     else:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from data import models, prompts
+from data import models, prompts, runs
 from data.errors import BadInput, EngineError
 from data.records import Model
 from studio import local_models
@@ -24,6 +24,7 @@ from studio.frame import PRIVATE, Top, block, choice, guarded, heading, query
 from studio.model_download import Downloads
 from studio.render import Column as Col
 from studio.render import Html, ago, bar, esc, note, table, tag
+from studio.run_report import held_out_right
 from studio.side_by_side import Asked, Column, ask, merge, streams
 
 SUGGESTED = ["HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"]
@@ -272,8 +273,8 @@ class ModelsPage:
 
     def _lists(self, viewer: Viewer, wanted: str = "") -> list[Any]:
         found = self._studio.models(viewer)
-        choices = options(found)
-        ids = [m.model_id for m in found]
+        asked = [m for m in found if m.kind != "reward"]
+        choices, ids = options(asked), [m.model_id for m in asked]
         value = wanted if wanted in ids else (ids[0] if ids else None)
         editable = options([m for m in found if m.owner == viewer.owner and (models.is_trained(m) or not is_demo(m))])
         return [
@@ -284,10 +285,7 @@ class ModelsPage:
 
     def _table(self, found: list[Model]) -> Html:
         names = {m.model_id: m.name for m in found}
-        rows = [
-            (m.name, tag("trained here" if models.is_trained(m) else m.kind), self._where(m, names), ago(m.created_at))
-            for m in found
-        ]
+        rows = [(m.name, tag(_kind(m)), self._where(m, names), ago(m.created_at)) for m in found]
         if not rows:
             return note("There is no model yet: add one from the hub, from a folder or as an endpoint.", "warn")
         columns = [Col("Name"), Col("Kind", "tight"), Col("Where it is", "clip"), Col("Added", "num", wide=True)]
@@ -295,10 +293,18 @@ class ModelsPage:
 
     def _where(self, m: Model, names: dict[str, str]) -> str:
         if models.is_trained(m):
-            return f"{'on' if m.kind == 'adapter' else 'from'} {names.get(m.parent_model_id, 'a model that was removed')}"
+            on = "from" if m.kind == "base" else "on"
+            return f"{on} {names.get(m.parent_model_id, 'a model that was removed')}{self._right(m)}"
         if m.spec.get("kind") == "endpoint":
             return f"{m.spec['base']} at {m.spec['url']}{_key_in_words(self._studio.keys.where(m))}"
         return "comes with the studio" if is_demo(m) else f"{m.spec['base']}{', in 4 bits' if m.spec.get('quantize') else ''}"
+
+    def _right(self, m: Model) -> str:
+        """How often a reward model is right on held-out pairs, '' for what is none or was not tested."""
+        if m.kind != "reward" or not m.run_id:
+            return ""
+        right = held_out_right(runs.get(self._studio.db, m.run_id).result)
+        return f", right on {right}" if right else ""
 
     def _progress(self, viewer: Viewer) -> list[Any]:
         now = self._downloads.now
@@ -311,6 +317,10 @@ class ModelsPage:
         share = now.fetched / now.total if now.total else None
         size = f"{now.fetched / 1e6:,.0f} of {now.total / 1e6:,.0f} MB" if now.total else "asking the hub"
         return [Html(f'{bar(share)}<p class="st-sub">Fetching {esc(now.hub_id)}: {size}</p>'), gr.Timer(active=True)]
+
+
+def _kind(m: Model) -> str:
+    return "reward model" if m.kind == "reward" else "trained here" if models.is_trained(m) else m.kind
 
 
 def _key_in_words(where: str) -> str:

@@ -12,7 +12,7 @@ from data.database import Database
 from data.projects import Counts
 from data.records import Project, Run
 from studio.render import Step, count, progress_line, run_link, shorten
-from training.methods import is_training
+from training.methods import makes_adapter
 
 ENOUGH_LABELS = 20  # with which a first training is worth its minutes
 MANY_LABELS = 200  # up to which a training of the demo model has been timed
@@ -49,7 +49,7 @@ class Overview(NamedTuple):
 
 def overview(db: Database, project: Project) -> Overview:
     recent = runs.of_project(db, project.project_id, limit=200)
-    adapter = next((r for r in recent if is_training(r.kind) and r.status in ("finished", "stopped") and r.result), None)
+    adapter = next((r for r in recent if makes_adapter(r.kind) and r.status in ("finished", "stopped") and r.result), None)
     compared = any(r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at for r in recent)
     active = next((r for r in recent if r.status in ("running", "queued")), None)
     answered = next((r.queued_at for r in recent if r.kind == "generate" and r.status in ("finished", "stopped")), None)

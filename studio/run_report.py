@@ -10,6 +10,7 @@ from urllib.parse import quote
 from data.records import Run
 from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
+from labeling.intervals import wilson
 from studio.render import Html, button, count, duration, facts, figures, note, notes, percent, percents, win_bar
 from training.methods import is_training
 
@@ -78,6 +79,9 @@ def training(run: Run) -> Html:
         rows.append(
             ("Loss at the end", f"{metrics['loss']:.3f}", f"{held_out:.3f} on held-out rows" if held_out is not None else "")
         )
+    if (right := result.get("right")) is not None and result.get("held_out_rows"):
+        pairs = int(result["held_out_rows"])
+        rows.append(("Scores the good answer higher", percent(right / pairs), _of_pairs(right, pairs)))
     for key, name, as_percent in (
         ("rewards/accuracies", "Prefers the good answer", True),
         ("rewards/margins", "Reward margin", False),
@@ -87,6 +91,19 @@ def training(run: Run) -> Html:
             shown = percent if as_percent else _margin
             rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else ""))
     return facts(rows)
+
+
+def held_out_right(result: Mapping[str, Any]) -> str:
+    """A reward model's accuracy in words, with Wilson's interval; '' where no held-out pair was scored."""
+    pairs, right = int(result.get("held_out_rows") or 0), result.get("right")
+    if not pairs or right is None:
+        return ""
+    return f"{percent(right / pairs)} {_of_pairs(right, pairs)}"
+
+
+def _of_pairs(right: int, pairs: int) -> str:
+    low, high = wilson(right, pairs)
+    return f"of {count(pairs, 'held-out pair')} (95 %: {percents(float(low), float(high))})"
 
 
 def _margin(value: float) -> str:

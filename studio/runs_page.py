@@ -27,7 +27,7 @@ from studio.run_controls import RunControls
 from studio.run_report import after, report
 from studio.run_watch import RunWatch
 from studio.take_out import TakeOut, same_again
-from training.methods import METHOD_FACTS, is_training
+from training.methods import METHOD_FACTS, is_training, makes_adapter
 
 SHOWN = 50
 LOG_BYTES = 12_000
@@ -220,7 +220,7 @@ class RunsPage:
         return [
             _list(mine, run),
             self._detail(run),
-            gr.update(visible=is_training(run.kind) and bool(run.result.get("model_id"))),
+            gr.update(visible=makes_adapter(run.kind) and bool(run.result.get("model_id"))),
             self._stop_button(run),
             after(run),
             gr.update(visible=True),

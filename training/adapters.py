@@ -114,7 +114,7 @@ def _held_out_batch(config: TrainConfig, rows: int) -> int:
 
 
 def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows, **more: Any) -> Any:
-    """One of TRL's trainers over the job's base, ready to train."""
+    """One of TRL's trainers over the job's base, ready to train; `more` are arguments of this trainer alone."""
     job.run.event("log", text="Trained by TRL.")
     trainer = kind(
         model=job.start.model,

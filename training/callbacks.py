@@ -54,6 +54,7 @@ class RunEvents(TrainerCallback):
         self.on_step_begin(args, state, control)
 
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.on_step_begin(args, state, control)
         if anyone(self.run.stop_requested):
             self.held_out = {}  # those of an earlier evaluation are not of the run's end
             raise StoppedEvaluating

@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
+from data.checkers import CHECKERS
 from data.engine import ModelSpec
 from data.errors import BadInput
 
-Method = Literal["sft", "dpo", "kto", "orpo", "simpo"]
-Group = Literal["basic", "advanced"]
-METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo", "simpo")
+Method = Literal["sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo"]
+Group = Literal["basic", "advanced", "page"]  # page: not in the form, the Train page has a control of its own for it
+METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo")
+BY_MODEL = "model"  # as `reward`: a reward model grades, which the run's args name
 
 
 class Knob(NamedTuple):
@@ -84,6 +86,8 @@ REPORTERS: Final[dict[str, str]] = {
     "trackio": "a dashboard on this machine",
     "wandb": "Weights & Biases, with the account of this machine",
 }
+_ADAPTERS = ("qlora", "lora")  # of the methods that need the model before the run beside the one they train
+_ADAPTER_HELP = "What is trained; this method trains adapters only."
 _BACKEND_HELP = (
     "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
 )
@@ -196,12 +200,76 @@ class SimpoConfig(TrainConfig):
     sft_weight: float = _knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
 
 
+@dataclass(frozen=True)
+class RewardConfig(TrainConfig):
+    """Learn from pairs to score answers: the chosen completion gets a higher number than the rejected one."""
+
+    tuning: str = _knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
+    center: float = _knob(
+        0.01, "Pull of the scores towards zero, so that they stay comparable; 0 = none (TRL: center_rewards_coefficient).",
+        min=0.0, max=1.0, step=0.01,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamplingConfig(TrainConfig):
+    """What the methods have in common that learn from a reward on the model's own answers."""
+
+    tuning: str = _knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
+    reward: str = _knob("demo_world", "What grades the answers: rules, or a reward model.", "page", choices=(*CHECKERS, BY_MODEL))
+    batch_size: int = _knob(
+        32, "Answers a step on one device, a multiple of the answers to a prompt.", "basic", min=2, max=4096, step=1
+    )
+    num_generations: int = _knob(
+        4, "Answers sampled to each prompt; they are compared with each other.", "basic", min=2, max=64, step=1
+    )
+    max_completion_length: int = _knob(48, "Longest answer sampled, in tokens.", min=1, max=32768, step=1)
+    temperature: float = _knob(1.0, "Spread of the sampled answers; 1 samples from the model as it is.", min=0.1, max=2.0, step=0.1)
+    num_iterations: int = _knob(1, "Steps taken on each batch of sampled answers.", min=1, max=16, step=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.num_generations:
+            raise BadInput(
+                f"batch_size must be a multiple of num_generations ({self.num_generations}), so that a prompt's answers "
+                f"stay together; {self.batch_size} is none."
+            )
+
+
+@dataclass(frozen=True)
+class RlooConfig(SamplingConfig):
+    """Learn from a reward on the model's own answers, each against the mean of the others to its prompt."""
+
+    beta: float = _knob(
+        0.05, "Price of moving away from the model before the run, in reward for each nat.", "basic", min=0.0, max=10, step=0.01
+    )
+    normalize_advantages: bool = _knob(True, "Scale the advantages of a batch to one spread, whatever the scale of the reward.")
+
+
+@dataclass(frozen=True)
+class GrpoConfig(SamplingConfig):
+    """Learn from a reward on the model's own answers, each in units of its prompt's spread."""
+
+    beta: float = _knob(
+        0.0,
+        "Weight of the distance from the model before the run; 0 = only the rewards count.",
+        "basic",
+        min=0.0,
+        max=10,
+        step=0.01,
+    )
+    loss: str = _knob("dapo", "How the tokens of the answers are averaged.", choices=("dapo", "grpo", "dr_grpo", "bnpo"))
+
+
 _CLASSES: dict[Method, type[TrainConfig]] = {
     "sft": SftConfig,
     "dpo": DpoConfig,
     "kto": KtoConfig,
     "orpo": OrpoConfig,
     "simpo": SimpoConfig,
+    "reward": RewardConfig,
+    "rloo": RlooConfig,
+    "grpo": GrpoConfig,
 }
 
 
@@ -260,7 +328,8 @@ def steps_of(config: TrainConfig, rows: int) -> int:
     """How many steps a run over so many rows takes, on one device."""
     if config.max_steps:
         return config.max_steps
-    return math.ceil(math.ceil(rows / (config.batch_size * config.accumulation)) * config.epochs)
+    each, again = (config.num_generations, config.num_iterations) if isinstance(config, SamplingConfig) else (1, 1)
+    return math.ceil(math.ceil(rows * each / (config.batch_size * config.accumulation)) * again * config.epochs)
 
 
 def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:
@@ -271,13 +340,16 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
     TUNINGS, "" = what suits the size; all weights move together, so a step on them is a tenth of one on an adapter.
     """
     cls = config_class(method)
+    tuning = tuning if tuning in next(knob.choices for knob in knobs(cls) if knob.name == "tuning") else ""
     slower = _FULL_RATE if tuning == "full" else 1.0
     if parameters < _DEMO_SIZE:
         demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)
-        often = _DEMO_STEPS * demo.batch_size / rows if rows else 0
+        a_round = steps_of(replace(demo, epochs=1.0), rows)
+        often = _DEMO_STEPS / a_round if rows else 0
         return replace(demo, epochs=float(min(_DEMO_EPOCHS, max(demo.epochs, math.ceil(often)))))
     small = parameters < _SMALL_SIZE
-    rates = {"sft": 2e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
+    rates = {"sft": 2e-4, "reward": 1e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
+    rates |= dict.fromkeys(("rloo", "grpo"), 2e-5 if small else 1e-5)
     shared: dict[str, Any] = {
         "learning_rate": rates[method] * slower,
         "epochs": 3.0 if small else 1.0,
@@ -288,6 +360,9 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
     }
     if method in ("dpo", "kto", "orpo"):
         shared["beta"] = 0.1
+    if issubclass(cls, SamplingConfig):
+        shared |= {"epochs": 1.0, "batch_size": 8, "accumulation": 8, "num_generations": 8, "max_completion_length": 256}
+        shared["beta"] = 0.05 if method == "rloo" else 0.0
     if method in ("dpo", "simpo"):
         shared["sft_weight"] = 0.1
     return cls(**shared)

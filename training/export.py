@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from training.config import Method
+from training.methods import METHOD_FACTS
+
 ROOT = Path(__file__).resolve().parent.parent
 _LINEAGE = "studio.json"  # in the folder of a wholly tuned model
 
@@ -19,7 +22,7 @@ _LINEAGE = "studio.json"  # in the folder of a wholly tuned model
 class Lineage(NamedTuple):
     """Where an adapter or a model comes from; written into its README."""
 
-    method: str
+    method: Method
     base: str
     parent: str
     settings: dict[str, Any]
@@ -103,14 +106,16 @@ _MODEL_CODE = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("this folder")"""
 _ADAPTER_CODE = """from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {loader}
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "this folder")"""
+model = PeftModel.from_pretrained({loader}.from_pretrained({base!r}{head}), "this folder")"""
 
 
 def _readme(lineage: Lineage) -> str:
     base, full = _shown(lineage.base), lineage.settings.get("tuning") == "full"
     parent = f"the adapter `{Path(lineage.parent).parent.name or lineage.parent}`" if lineage.parent else "the base itself"
+    scores = METHOD_FACTS[lineage.method].makes == "reward"
+    loader, head = ("AutoModelForSequenceClassification", ", num_labels=1") if scores else ("AutoModelForCausalLM", "")
     settings = "\n".join(f"| {name} | {value} |" for name, value in lineage.settings.items())
     metrics = "\n".join(f"| {name} | {'—' if value is None else f'{value:.4g}'} |" for name, value in lineage.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in lineage.versions.items()) or "not recorded"
@@ -126,7 +131,7 @@ Trained by Alignment Studio with {lineage.method.upper()}, going on from {parent
 Versions: {versions}.
 
 ```python
-{_MODEL_CODE if full else _ADAPTER_CODE.format(base=base)}
+{_MODEL_CODE if full else _ADAPTER_CODE.format(loader=loader, base=base, head=head)}
 ```
 
 | setting | value |

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from data.engine import ModelSpec
 from data.rundir import RunDir
 from training.config import Method, TrainConfig, read_args
 from training.rows import NO_ADAPTER, Dropped, Rows, Say, check_template, read_rows, usable_or_refuse
@@ -31,9 +32,15 @@ class Job(NamedTuple):
 
 
 def train_run(
-    run: RunDir, method: Method, make_trainer: Callable[[Job], Any], check: Callable[[Any], float] | None = None
+    run: RunDir,
+    method: Method,
+    make_trainer: Callable[[Job], Any],
+    check: Callable[[Any], float] | None = None,
+    load: Callable[[ModelSpec, TrainConfig, Rows], Trainable] | None = None,
+    also: Callable[[Any], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Train as the run's config.json says. `check` returns the trainer's first loss before any step, or refuses it."""
+    """Train as the run's config.json says. `check` returns the trainer's first loss before any step, or refuses it; `load` makes
+    the model ready where that is the method's own; `also` says what a run that was not stopped adds to the result."""
     spec, config = read_args(method, run.config().get("args", {}))
     frozen = read_rows(run, method)
 
@@ -45,7 +52,7 @@ def train_run(
 
         with failures_in_words(config):
             say("loading the base model")
-            start = load_trainable(spec, config, frozen)
+            start = (load or load_trainable)(spec, config, frozen)
             dropped = Dropped()
             rows = usable_or_refuse(frozen, method, start.tokenizer, start.limit, dropped, say)
             check_template(start.tokenizer, rows.train[0], start.ends)
@@ -62,4 +69,6 @@ def train_run(
         if check is None and events.history:
             first_loss = events.history[0]["loss"]
         result = finish(run, method, spec, config, trainer, events, first_loss)
+        if also and not run.stop_requested:
+            result |= also(trainer)
     return result | {"rows": len(rows.train), "held_out_rows": len(rows.held_out), "dropped": dropped.to_json()}

@@ -30,6 +30,9 @@ _SEQUENCES: dict[Method, int] = {
     "kto": 2,
     "orpo": 2,
     "simpo": 2,
+    "reward": 2,
+    "rloo": 1,
+    "grpo": 1,
 }  # forwarded together for each row: chosen and rejected, or the KL row
 
 

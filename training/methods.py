@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from data.records import SnapshotLayout
+from data.records import ModelKind, SnapshotLayout
 from training.config import Method
 
 
 class MethodFacts(NamedTuple):
-    """`title` says what the method is for; '' keeps it off the Train page. `row`: what it learns from, one and many."""
+    """`title` says what the method is for; '' keeps it off the Train page. `row`: what it learns from, one and many.
+    `makes`: the kind of model its run leaves."""
 
     title: str
     layout: SnapshotLayout
     row: tuple[str, str]
+
+    makes: ModelKind = "adapter"
+
+    @property
+    def samples(self) -> bool:
+        """Whether it learns from a reward on the model's own answers to prompts."""
+        return self.layout == "prompts"
 
     @property
     def paired(self) -> bool:
@@ -30,12 +38,20 @@ METHOD_FACTS: Final[dict[Method, MethodFacts]] = {
     "sft": MethodFacts("Imitate good answers (SFT)", "sft", ("good answer", "good answers")),
     "orpo": MethodFacts("Imitate and prefer in one (ORPO)", "preference", ("preference", "preferences")),
     "simpo": MethodFacts("Prefer by a margin (SimPO)", "preference", ("preference", "preferences")),
+    "reward": MethodFacts("", "preference", ("preference", "preferences"), "reward"),
+    "rloo": MethodFacts("", "prompts", ("prompt", "prompts")),
+    "grpo": MethodFacts("", "prompts", ("prompt", "prompts")),
 }
 
 
 def is_training(kind: str) -> bool:
     """Whether a run of this kind trains a model."""
     return kind in METHOD_FACTS
+
+
+def makes_adapter(kind: str) -> bool:
+    """Whether a run of this kind leaves a model that answers prompts, which can be compared and trained on."""
+    return any(method == kind and facts.makes == "adapter" for method, facts in METHOD_FACTS.items())
 
 
 def module_of(method: Method) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,14 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 
 from data.engine import ModelSpec
 from data.errors import EngineError
@@ -58,13 +66,14 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if has_bf16() else torch.float32
 
 
-def quantization() -> BitsAndBytesConfig:
-    """NF4 with double quantisation: the only such configuration in the studio.
+def quantization(kept: Sequence[str] = ()) -> BitsAndBytesConfig:
+    """NF4 with double quantisation: the only such configuration in the studio. `kept`: parts left as they are, none = the head.
 
     FSDP cuts up tensors of one number format only, so for it the packed weights are stored as if they were of the compute type.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=list(kept) or None,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype(),
@@ -75,26 +84,31 @@ def quantization() -> BitsAndBytesConfig:
 # --- base and tokenizer -------------------------------------------------------------------------------------------------------
 
 
-def load_base(spec: ModelSpec, for_training: bool = False, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_base(
+    spec: ModelSpec, for_training: bool = False, dtype: torch.dtype | None = None, scoring: bool = False
+) -> PreTrainedModel:
     """The bare base of a local spec on `device()`, in eval mode; `spec.quantize` holds it in NF4. The adapter is not attached.
 
     dtype None = bf16 where that is fast, else fp32; for sampling on a CPU a small base is fp32 in any case (see SMALL_PARAMETERS).
-    for_training leaves the cache off. EngineError when there is nothing that can be loaded.
+    for_training leaves the cache off. scoring puts a head with one output (`score`, not yet trained) in place of the language head.
+    EngineError when there is nothing that can be loaded.
     """
     name = _known(spec)
     config = _read(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
     if dtype is None:
         small = not for_training and device().type == "cpu" and _read(name, lambda: _parameters(config)) < SMALL_PARAMETERS
         dtype = torch.float32 if small else compute_dtype()
+    if scoring:
+        config.num_labels = 1
     model = _read(
         name,
-        lambda: AutoModelForCausalLM.from_pretrained(
+        lambda: (AutoModelForSequenceClassification if scoring else AutoModelForCausalLM).from_pretrained(
             name,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            quantization_config=quantization() if spec.quantize else None,
+            quantization_config=quantization(kept=("score",) if scoring else ()) if spec.quantize else None,
             device_map={"": device()},
         ),
     )
@@ -233,10 +247,12 @@ def check_adapter(model: Any, folder: str | Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineError(f"{folder} is no adapter folder: its adapter_config.json is missing or damaged.") from error
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if config.get("task_type") == "SEQ_CLS" and not hasattr(base, "score"):
+        raise EngineError(f"The adapter {folder.name} is a reward model: it scores answers and writes none; choose another model.")
     if config.get("peft_type") != "LORA":
         raise EngineError(f"The adapter {folder.name} is of type {config.get('peft_type')}; only LoRA adapters can be used.")
     shapes = _adapter_shapes(folder)
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
     modules = dict(base.named_modules())
     for name, dims in shapes:
         _check_shape(folder.name, modules, name, dims)

@@ -27,11 +27,13 @@ _COLUMNS: dict[SnapshotLayout, tuple[str, ...]] = {
     "sft": ("prompt", "completion"),
     "preference": ("prompt", "chosen", "rejected"),
     "binary": ("prompt", "completion", "label"),
+    "prompts": ("prompt", "reference"),
 }
 _NEEDS: dict[SnapshotLayout, str] = {
     "sft": "answers to imitate (an SFT snapshot)",
     "preference": "pairs with a preference (a preference snapshot)",
     "binary": "single answers labelled good or bad (a binary snapshot)",
+    "prompts": "prompts, with the reference answer where there is one (a snapshot of prompts)",
 }
 NO_ADAPTER = "no adapter was made"  # ends the sentence of a run that was stopped before its first step
 _NAMED = 20  # so many prompt ids are named per reason in the log; the count is always whole
@@ -173,7 +175,7 @@ def check_template(tokenizer: Any, row: Row, ends: Iterable[int]) -> None:
 
     A template that fails either trains on a text the model will never see, or a model that never stops.
     """
-    answer = row.get("completion") or row["chosen"]
+    answer = row.get("completion") or row.get("chosen") or [{"role": "assistant", "content": "Yes."}]
     prompt = _ids(tokenizer, row["prompt"], True)
     whole = _ids(tokenizer, [*row["prompt"], *answer], False)
     if whole[: len(prompt)] != prompt:
@@ -260,8 +262,7 @@ def fault(row: Mapping[str, Any], method: Method) -> str:
     """Why the row cannot be learned from, '' when it can."""
     if not _is_messages(row["prompt"]) or row["prompt"][-1]["role"] != "user":
         return "the prompt is not a conversation that ends with a user turn"
-    answers = [row["chosen"], row["rejected"]] if METHOD_FACTS[method].paired else [row["completion"]]
-    for answer in answers:
+    for answer in _answers(row, method):
         if not _is_messages(answer) or answer[-1]["role"] != "assistant":
             return "an answer is not an assistant turn"
         if not answer[-1]["content"].strip():
@@ -270,6 +271,8 @@ def fault(row: Mapping[str, Any], method: Method) -> str:
         return "both answers are the same"
     if method == "kto" and not isinstance(row["label"], bool):
         return "the label is neither good nor bad"
+    if METHOD_FACTS[method].samples and not isinstance(row["reference"], str | None):
+        return "the reference is no text"
     return ""
 
 
@@ -283,15 +286,23 @@ def _is_messages(value: Any) -> bool:
 
 def _too_long(row: Row, method: Method, tokenizer: Any, limit: int, prompt_id: str, dropped: Dropped) -> str:
     """A reason when the prompt alone fills the limit; a completion that is only cut is noted."""
-    answers = [row["chosen"], row["rejected"]] if METHOD_FACTS[method].paired else [row["completion"]]
-    whole = max(len(_ids(tokenizer, [*row["prompt"], *answer], False)) for answer in answers)
+    prompt = len(_ids(tokenizer, row["prompt"], True))
+    whole = max((len(_ids(tokenizer, [*row["prompt"], *answer], False)) for answer in _answers(row, method)), default=prompt)
     dropped.longest = max(dropped.longest, whole)
-    if len(_ids(tokenizer, row["prompt"], True)) >= limit:
+    if prompt >= limit:
         return f"the prompt is longer than {limit} tokens"
+    if whole > limit and method == "reward":  # it looks at the last token, so half an answer would be scored as if it were one
+        return f"prompt and answer are longer than {limit} tokens"
     dropped.lengths.append(whole)
     if whole > limit:
         dropped.cut(row, prompt_id)
     return ""
+
+
+def _answers(row: Mapping[str, Any], method: Method) -> list[Any]:
+    """The row's answers, none where the method samples its own."""
+    facts = METHOD_FACTS[method]
+    return [] if facts.samples else [row["chosen"], row["rejected"]] if facts.paired else [row["completion"]]
 
 
 def _ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> list[int]:

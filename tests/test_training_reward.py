@@ -1,0 +1,147 @@
+"""The reward model as a run: it starts at ln 2, parts good from bad, loads in plain peft with its head, goes on from an adapter."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from data.engine import ModelSpec
+from data.errors import EngineError, RunError
+from data.rundir import RunDir
+from tests import tiny_model
+from tests.training_runs import adapter_weights, assistant, dpo_rows, events, kto_rows, make_run, sft_rows, user
+from training import reward, sft
+from training.config import RewardConfig, SftConfig
+from training.reward_model import RewardModel, is_reward_adapter
+
+pytestmark = pytest.mark.model
+
+FEW = {"max_steps": 6, "batch_size": 4, "lora_rank": 4, "max_length": 128, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save_model(tmp_path_factory.mktemp("base") / "tiny", hidden_size=64)
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, Any]]:
+    """One QLoRA run that the tests look at together."""
+    run = make_run(tmp_path_factory.mktemp("reward") / "run", base, RewardConfig(**FEW), [*dpo_rows(24), *dpo_rows(5, "held_out")])
+    return run, reward.main(run)
+
+
+def test_the_loss_begins_at_ln_2_and_the_scores_part(trained: tuple[RunDir, dict[str, Any]]) -> None:
+    run, result = trained
+    metrics = [event for event in events(run, "metrics") if "loss" in event]
+    assert result["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert metrics[-1]["loss"] < 0.6
+    assert metrics[0]["margin"] == pytest.approx(0, abs=1e-4)
+    assert metrics[-1]["margin"] > 0.2
+    assert {"accuracy", "margin", "mean_reward", "num_tokens", "tokens_per_second"} <= set(metrics[0])
+    assert (result["steps"], result["rows"], result["held_out_rows"]) == (6, 24, 5)
+    assert 0 <= result["right"] <= 5
+    assert all(weights.abs().max() > 0 for name, weights in adapter_weights(run).items() if "lora_B" in name)
+
+
+def test_the_adapter_loads_in_plain_peft_with_its_head(base: Path, trained: tuple[RunDir, dict[str, Any]]) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = trained[0].path / "adapter"
+    assert not [file for file in folder.iterdir() if file.suffix in (".bin", ".pt")]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    plain: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    plain.config.pad_token_id = tokenizer.pad_token_id
+    model = PeftModel.from_pretrained(plain, str(folder)).eval()
+    assert float(model.base_model.model.score.weight.abs().max()) > 0
+    ours = RewardModel.load(ModelSpec("local", str(base), str(folder)))
+    for text in ("sun!", "no"):
+        turns = [*user("Say sun 0"), *assistant(text)]
+        ids = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+        with torch.no_grad():
+            theirs = float(model(**ids).logits[0, 0])
+        assert ours.score([user("Say sun 0")], [assistant(text)]) == [pytest.approx(theirs, abs=1e-4)]
+
+
+def test_answers_score_the_same_in_any_company(base: Path, trained: tuple[RunDir, dict[str, Any]]) -> None:
+    model = RewardModel.load(ModelSpec("local", str(base), str(trained[0].path / "adapter")))
+    answers = [assistant(text) for text in ("sun!", "no", "a much longer answer that says a lot", "")]
+    together = model.score([user("Say sun")] * 4, answers)
+    assert together == pytest.approx([model.score([user("Say sun")], [answer])[0] for answer in answers], abs=1e-5)
+    assert together[0] > together[1]
+
+
+def test_it_goes_on_from_an_adapter_and_stands_alone(tmp_path: Path, base: Path) -> None:
+    """The parent's weights are where it starts; what it saves needs the base only."""
+    parent = make_run(tmp_path / "sft", base, SftConfig(**FEW, tuning="lora"), sft_rows())
+    sft.main(parent)
+    run = make_run(
+        tmp_path / "reward",
+        base,
+        RewardConfig(**FEW | {"max_steps": 1, "learning_rate": 1e-7, "lora_rank": 9}, tuning="lora"),
+        dpo_rows(),
+        parent.path / "adapter",
+    )
+    result = reward.main(run)
+    assert result["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    mine, theirs = adapter_weights(run), adapter_weights(parent)
+    shared = [name for name in mine if ".lora_" in name]
+    assert sorted(shared) == sorted(theirs)
+    assert all(torch.allclose(mine[name].float(), theirs[name].float(), atol=1e-5) for name in shared)
+    RewardModel.load(ModelSpec("local", str(base), str(run.path / "adapter")))
+
+
+def test_what_is_no_reward_model_is_not_taken_for_one(tmp_path: Path, base: Path) -> None:
+    parent = make_run(tmp_path / "sft", base, SftConfig(**FEW | {"max_steps": 1}), sft_rows())
+    sft.main(parent)
+    assert not is_reward_adapter(parent.path / "adapter")
+    for folder in (str(parent.path / "adapter"), ""):
+        with pytest.raises(EngineError, match="no reward model"):
+            RewardModel.load(ModelSpec("local", str(base), folder))
+
+
+def test_rows_of_another_kind_are_refused_and_odd_ones_left_out(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(RunError, match="no column 'chosen'"):
+        reward.main(make_run(tmp_path / "kto", base, RewardConfig(**FEW), kto_rows()))
+    rows = dpo_rows(6)
+    rows[0]["rejected"] = rows[0]["chosen"]
+    rows[1]["chosen"] = assistant(" ")
+    rows[2]["rejected"] = assistant("word " * 200)
+    result = reward.main(make_run(tmp_path / "odd", base, RewardConfig(**FEW | {"max_steps": 1}), rows))
+    assert result["rows"] == 3
+    assert set(result["dropped"]["reasons"]) == {
+        "both answers are the same", "an answer is empty", "prompt and answer are longer than 128 tokens",
+    }  # fmt: skip
+
+
+def test_a_head_that_is_not_new_is_refused(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import reward_model
+
+    real = reward_model.load_scoring
+
+    def grown(*args: Any) -> Any:
+        start = real(*args)
+        torch.nn.init.normal_(start.model.base_model.model.score.modules_to_save["default"].weight, std=5.0)
+        return start
+
+    monkeypatch.setattr(reward_model, "load_scoring", grown)
+    with pytest.raises(RunError, match=r"ln 2"):
+        reward.main(make_run(tmp_path / "run", base, replace(RewardConfig(), batch_size=8), dpo_rows()))
+
+
+def test_the_lineage_says_how_to_load_it(trained: tuple[RunDir, dict[str, Any]]) -> None:
+    folder = trained[0].path / "adapter"
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert "AutoModelForSequenceClassification" in readme
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
