@@ -190,12 +190,13 @@ def hub_push(run: Run) -> Html:
 
 
 def merged(run: Run) -> Html:
-    """How far the merged model answers as base and adapter did."""
+    """What its own sentence, which stands above, leaves to be said."""
     prompts, same = int(run.result.get("prompts") or 0), int(run.result.get("same") or 0)
-    parity = f"{same:,} of {prompts:,}" if prompts else "–"
-    small = "greedy answers, beside base and adapter" if prompts else "there was no held-out prompt to compare on"
-    less = note("The log has the first answers that differ.", "warn") if same < prompts else ""
-    return Html(f"{facts([('The same answers', parity, small)])}{less}")
+    if same == prompts:
+        return Html("")
+    return note(
+        "Where the two differ, a token was nearly a tie and the sum was rounded; if most differ, do not use the merged model."
+    )
 
 
 def gguf(run: Run) -> Html:
