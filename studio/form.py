@@ -30,6 +30,8 @@ NAMES = {
     "beta": "Closeness to the start (beta)",
     "loss": "Form of the loss",
     "margin": "Lead to reach (gamma)",
+    "packing": "Several rows in one sequence (packing)",
+    "backend": "What computes the steps (backend)",
     "sft_weight": "Weight of imitation (SFT)",
     "max_length": "Longest row, in tokens",
     "max_steps": "Step limit",

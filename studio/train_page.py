@@ -245,7 +245,8 @@ def _where_from(made: RecipeFile | None) -> str:
     """What a recipe was made for, under its name."""
     if made is None:
         return "What suits the model you start from and the number of labels."
-    devices = f" On {made.launch.processes} devices: alone, multiply the batches a step." if made.launch else ""
+    alone = made.rows_a_step // made.config.batch_size
+    devices = f" On one device {alone} batches a step make as many." if made.launch else ""
     return f"{made.source}. Made for {made.base} and {made.data}. {made.note}{devices}"
 
 

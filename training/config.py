@@ -58,7 +58,7 @@ def _knob(
 
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
 _DEMO_STEPS, _DEMO_EPOCHS = 30, 10.0  # of few rows: at least so many steps, in at most so many rounds
-_FULL_RATE = 0.1  # of an adapter's learning rate
+_FULL_RATE, _DEMO_FULL_RATE = 0.1, 0.3  # of an adapter's learning rate, for a hub model and for the demo model
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
 _TUNING_HELP = "What is trained. All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
 DPO_LOSSES: Final[dict[str, str]] = {
@@ -113,7 +113,7 @@ class TrainConfig:
         "cosine", "How the learning rate falls after the warm-up.", choices=("cosine", "linear", "constant_with_warmup")
     )
     warmup_share: float = _knob(0.1, "Share of the steps in which the learning rate rises.", min=0.0, max=0.9, step=0.05)
-    weight_decay: float = _knob(0.0, "Pull of the adapter's weights towards zero.", min=0.0, max=1.0, step=0.01)
+    weight_decay: float = _knob(0.0, "Pull of the trained weights towards zero.", min=0.0, max=1.0, step=0.01)
     max_grad_norm: float = _knob(1.0, "Longer gradients are cut to this length.", min=0.001, max=1000, step=0.1)
     max_steps: int = _knob(0, "Stop after this many steps; 0 = by epochs.", min=0, max=10_000_000, step=1)
     log_every: int = _knob(1, "Steps between two points of the charts.", min=1, max=10_000, step=1)
@@ -127,7 +127,7 @@ class TrainConfig:
     )  # fmt: skip
     checkpointing: bool = _knob(False, "Recompute activations instead of keeping them: less memory, about a third slower.")
     precision: str = _knob("auto", "Arithmetic: auto takes bf16 where the device has it.", choices=("auto", "bf16", "fp32"))
-    seed: int = _knob(42, "Same seed, data, versions and device: same adapter.", min=0, max=2**31 - 1, step=1)
+    seed: int = _knob(42, "Same seed, data, versions and device: same result.", min=0, max=2**31 - 1, step=1)
 
     def __post_init__(self) -> None:
         for knob in knobs(type(self)):
@@ -337,12 +337,12 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
 
     `rows`: how many there are to train on, 0 = unknown; with few of them the demo model goes over them more often. The rates for
     real models are those of published recipes (TRL's and the Alignment Handbook's); they are starting points. `tuning`: one of
-    TUNINGS, "" = what suits the size; all weights move together, so a step on them is a tenth of one on an adapter.
+    TUNINGS, "" = what suits the size; all weights move together, so a step on them is a tenth to a third of one on an adapter.
     """
     cls = config_class(method)
     tuning = tuning if tuning in next(knob.choices for knob in knobs(cls) if knob.name == "tuning") else ""
-    slower = _FULL_RATE if tuning == "full" else 1.0
     if parameters < _DEMO_SIZE:
+        slower = _DEMO_FULL_RATE if tuning == "full" else 1.0
         demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)
         a_round = steps_of(replace(demo, epochs=1.0), rows)
         often = _DEMO_STEPS / a_round if rows else 0
@@ -351,7 +351,7 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
     rates = {"sft": 2e-4, "reward": 1e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
     rates |= dict.fromkeys(("rloo", "grpo"), 2e-5 if small else 1e-5)
     shared: dict[str, Any] = {
-        "learning_rate": rates[method] * slower,
+        "learning_rate": rates[method] * (_FULL_RATE if tuning == "full" else 1.0),
         "epochs": 3.0 if small else 1.0,
         "batch_size": 4,
         "accumulation": 2 if small else 4,

@@ -1,8 +1,9 @@
 """Recipes, measured: which settings make the demo model better from a given number of labels, on labels drawn more than once?
 
-    make bench-recipe      (.venv/bin/python -m tests.bench.recipe [quick] [full] [--seeds 2] [--only TEXT])
+    make bench-recipe      (.venv/bin/python -m tests.bench.recipe [quick] [full] [plain] [--seeds 0 1] [--only TEXT])
 
-`quick` is the grid behind `training/recipes/quick-100.json` (100 labels), `full` tunes all weights on 200. Labels are given by the
+`quick` is the grid behind `training/recipes/quick-100.json` (100 labels), `full` tunes all weights on 200,
+`plain` is methods without a reference on 200. Labels are given by the
 demo world's rules on the model's own samples; a seed draws other prompts, other samples, other held-out prompts. A point is trained
 by the method's own module in this process and graded by the rules on 200 held-out prompts × 4 answers at temperature 0.8; its
 interval is clustered by prompt, over all seeds. What is done is kept in `$STUDIO_HOME/bench/recipe.jsonl` and not done again.
@@ -57,6 +58,11 @@ def _quick(method: Method, learning_rate: float, epochs: float, **more: Any) -> 
 
 
 GRIDS: dict[str, tuple[Point, ...]] = {
+    "plain": (
+        *(point("orpo", 200, tuning="lora", learning_rate=rate, epochs=3.0, beta=0.25) for rate in (1e-3, 2e-3)),
+        point("orpo", 200, tuning="lora", learning_rate=1e-3, epochs=3.0, beta=1.0),
+        *(point("simpo", 200, tuning="lora", epochs=3.0, beta=2.0, margin=0.5, sft_weight=weight) for weight in (1.0, 0.0)),
+    ),
     "full": (
         *(point("sft", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5, 1e-3)),
         *(point("dpo", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5)),
@@ -187,7 +193,7 @@ def rows_of(points: Sequence[Point], done: Mapping[tuple[str, int], Mapping[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train each point of a grid and grade it.")
     parser.add_argument("grids", nargs="*", choices=[*GRIDS, []], help="default: all")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", default="", help="points whose name holds this text")
     flags = parser.parse_args()
     points = [each for name in flags.grids or GRIDS for each in GRIDS[name] if flags.only in str(each)]
@@ -195,7 +201,7 @@ def main() -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     done = {(one["point"], one["seed"]): one for one in map(json.loads, lines)}
-    for seed in range(flags.seeds):
+    for seed in flags.seeds:
         world: World | None = None
         for each in points:
             if (str(each), seed) in done:
@@ -205,8 +211,8 @@ def main() -> None:
             done[str(each), seed] = one
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(one) + "\n")
-            print(next(rows_of([each], done, range(flags.seeds))), flush=True)
-    publish("recipe", list(rows_of(points, done, range(flags.seeds))), ("torch", "transformers", "peft", "trl"))
+            print(next(rows_of([each], done, flags.seeds)), flush=True)
+    publish("recipe", list(rows_of(points, done, flags.seeds)), ("torch", "transformers", "peft", "trl"))
 
 
 if __name__ == "__main__":
