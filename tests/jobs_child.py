@@ -57,6 +57,9 @@ def save(run: RunDir, args: Mapping[str, Any]) -> None:
     if args.get("adapter"):
         (run.path / "adapter").mkdir(exist_ok=True)
         (run.path / "adapter" / "adapter_config.json").write_text("{}")
+    if args.get("whole_model"):
+        (run.path / "model").mkdir(exist_ok=True)
+        (run.path / "model" / "config.json").write_text("{}")
     if args.get("judgments"):
         (run.path / "judgments.jsonl").write_text("".join(json.dumps(j) + "\n" for j in args["judgments"]))
     if args.get("parquet"):

@@ -522,6 +522,26 @@ def test_a_moved_workspace_finds_its_adapters(jobs: Jobs, db: Database, settings
     assert models.get(db, model.model_id).spec == model.spec
 
 
+def test_a_run_of_all_weights_leaves_a_base_that_moves_with_the_workspace(
+    jobs: Jobs, db: Database, settings: Settings, project: Project
+) -> None:
+    """Also where it lies under an adapter that was trained on from it."""
+    first = begin(jobs, project, whole_model=True, model_id="demo")
+    wait(db, first.run_id, ended)
+    (whole,) = models.visible(db, project.project_id, "", "base")
+    place = str(settings.runs_dir / first.run_id / "model")
+    assert (whole.run_id, whole.parent_model_id, whole.spec["base"], whole.spec["adapter"]) == (first.run_id, "demo", place, "")
+    assert models.is_trained(whole)
+    second = jobs.start("dpo", CHILD, "on it", project.project_id, {"args": {"model": whole.spec, "adapter": True}})
+    wait(db, second.run_id, ended)
+    (adapter,) = models.visible(db, project.project_id, "", "adapter")
+    assert adapter.spec["base"] == place
+    for model in (whole, adapter):
+        db.update("models", {"model_id": model.model_id}, spec={**model.spec, "base": "/old/place/model"})
+    jobs.reconcile()
+    assert [models.get(db, model.model_id).spec["base"] for model in (whole, adapter)] == [place, place]
+
+
 def test_a_forged_module_is_not_started(db: Database, jobs: Jobs, project: Project) -> None:
     run = jobs.start("generate", "http.server", "forged", project.project_id, {"args": {}})
     while runs.get(db, run.run_id).status == "queued":
