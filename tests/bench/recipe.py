@@ -2,11 +2,11 @@
 
     make bench-recipe      (.venv/bin/python -m tests.bench.recipe [quick] [full] [plain] [--seeds 0 1] [--only TEXT])
 
-`quick` is the grid behind `training/recipes/quick-100.json` (100 labels), `full` tunes all weights on 200,
-`plain` is methods without a reference on 200. Labels are given by the
-demo world's rules on the model's own samples; a seed draws other prompts, other samples, other held-out prompts. A point is trained
-by the method's own module in this process and graded by the rules on 200 held-out prompts × 4 answers at temperature 0.8; its
-interval is clustered by prompt, over all seeds. What is done is kept in `$STUDIO_HOME/bench/recipe.jsonl` and not done again.
+`quick` is the grid behind `training/recipes/quick-100.json` (100 labels), `full` tunes all weights on 200, `plain` is methods
+without a reference on 200. Labels are given by the demo world's rules on the model's own samples; a seed draws other prompts, other
+samples, other held-out prompts. A point is trained by the method's own module in this process and graded by the rules on 200
+held-out prompts × 4 answers at temperature 0.8; its interval is clustered by prompt, over all seeds. What is done is kept in
+`$STUDIO_HOME/bench/recipe.jsonl` and not done again.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ GRIDS: dict[str, tuple[Point, ...]] = {
         *(point("dpo", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5)),
     ),
     "quick": (
-        *(_quick("dpo", 1e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0, 8.0)),
-        *(_quick("dpo", 2e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0)),
-        _quick("dpo", 5e-4, 5.0, beta=1.0, sft_weight=1.0),
-        *(_quick("dpo", 1e-3, 5.0, beta=beta, sft_weight=1.0) for beta in (0.3, 2.0)),
-        *(_quick("dpo", 1e-3, 5.0, beta=1.0, sft_weight=weight) for weight in (0.0, 3.0)),
-        *(_quick("dpo", 1e-3, 5.0, beta=1.0, sft_weight=1.0, loss=loss) for loss in ("apo_zero", "hinge")),
-        *(_quick("sft", rate, 5.0) for rate in (1e-3, 2e-3)),
-        _quick("orpo", 1e-3, 5.0, beta=0.25),
-        *(_quick("simpo", 1e-3, 5.0, beta=2.0, margin=0.5, sft_weight=weight) for weight in (0.0, 1.0)),
-        _quick("kto", 1e-3, 5.0, beta=1.0),
+        *(_quick("dpo", 1e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0, 8.0, 12.0)),
+        *(_quick("dpo", 2e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0, 8.0)),
+        _quick("dpo", 5e-4, 8.0, beta=1.0, sft_weight=1.0),
+        *(_quick("dpo", 1e-3, 8.0, beta=beta, sft_weight=1.0) for beta in (0.3, 2.0)),
+        *(_quick("dpo", 1e-3, 8.0, beta=1.0, sft_weight=weight) for weight in (0.0, 3.0)),
+        *(_quick("dpo", 1e-3, 8.0, beta=1.0, sft_weight=1.0, loss=loss) for loss in ("apo_zero", "hinge")),
+        *(_quick("sft", 1e-3, epochs) for epochs in (5.0, 8.0)),
+        _quick("orpo", 1e-3, 8.0, beta=0.25),
+        _quick("simpo", 1e-3, 8.0, beta=2.0, margin=0.5, sft_weight=1.0),
+        _quick("kto", 1e-3, 8.0, beta=1.0),
     ),
 }
 
