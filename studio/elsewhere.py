@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from data.errors import BadInput
 from data.records import Model, Run
+from labeling import snapshots
 from studio import run_launch
 from studio.again import config_of, frozen_file, parent_of, train_rows
 from studio.context import Studio, Viewer
+from studio.train_plan import TrainPlan
 from studio.visitors import RunSize
 from training import carry
 from training.config import Method, TrainConfig, method_named, run_args, steps_of
@@ -46,6 +48,14 @@ def of_run(studio: Studio, viewer: Viewer, run: Run) -> Prepared:
         method_named(run.kind), run.name, config_of(run), parent_of(studio, viewer, run), frozen_file(studio, run),
         dict(run.config["data"]), run.snapshot_id, train_rows(studio, run),
     )  # fmt: skip
+
+
+def of_plan(studio: Studio, viewer: Viewer, plan: TrainPlan, name: str) -> Prepared:
+    """What the Train page's controls say, its rows frozen."""
+    snapshot = plan.freeze(studio, studio.project(viewer))
+    data = {"file": "data.parquet", "sha256": snapshot.sha256, "rows": snapshot.rows}
+    rows, train = snapshots.file_of(studio.settings, snapshot), int(snapshot.manifest["rows"]["train"])
+    return Prepared(plan.method, name, plan.config, plan.parent, rows, data, snapshot.snapshot_id, train)
 
 
 def args_of(studio: Studio, prepared: Prepared) -> dict[str, Any]:

@@ -90,8 +90,9 @@ class ElsewherePanel:
                 self.pack = gr.Button("Make the file to carry", scale=0, min_width=220, elem_id=f"{self._page}-carry")
             self.made = block(elem_id=f"{self._page}-carried")
 
-    def wire(self, demo: gr.Blocks, inputs: Sequence[Any], where: gr.Textbox, redrawn_by: Sequence[Any]) -> None:
-        """`inputs`: what `outline` and `prepare` are given; `where`: the page's box for addresses to go to."""
+    def wire(self, inputs: Sequence[Any], where: gr.Textbox, redrawn_by: Sequence[Any]) -> None:
+        """`inputs`: what `outline` and `prepare` are given; `where`: the page's box for addresses to go to; `redrawn_by`: the
+        page's events after which another run may be meant."""
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         choices = [self.way, self.preset, self.devices, self.nodes, self.gpu, self.hours, self.bucket]
         outputs = [
@@ -106,8 +107,7 @@ class ElsewherePanel:
             self.pack,
             self.made,
         ]
-        triggers = [demo.load, *redrawn_by, *(each.change for each in choices)]
-        gr.on(triggers, guarded(self.show), [*choices, *inputs], outputs, **quiet)
+        gr.on([*redrawn_by, *(each.change for each in choices)], guarded(self.show), [*choices, *inputs], outputs, **quiet)
         goes_to(self.start.click(guarded(self.begin), [*choices, *inputs], where, **PRIVATE), where)
         self.pack.click(guarded(self.carry), [*choices, *inputs], self.made, **PRIVATE)
 
@@ -115,12 +115,11 @@ class ElsewherePanel:
 
     def show(self, request: gr.Request, *values: Any) -> list[Any]:
         way = values[0]
-        viewer = self._studio.viewer(request)
-        outline = None if viewer.is_visitor else self._outline(request, *values[CHOICES:])
-        if outline is None:
-            return [gr.update(visible=False), *[gr.skip()] * 5, "", gr.skip(), gr.skip(), ""]
         ready, here = True, False
         try:
+            outline = None if self._studio.viewer(request).is_visitor else self._outline(request, *values[CHOICES:])
+            if outline is None:
+                return [gr.update(visible=False), *[gr.skip()] * 5, "", gr.skip(), gr.skip(), ""]
             launch, place = _choice(values[:CHOICES], outline)
             drawn = _drawn(launch, place, outline, self._page)
             here = launch.kind in HERE and launch.nodes == 1

@@ -108,12 +108,13 @@ def is_alive(process: Process, folder: Path) -> bool:
 
 
 def find(folder: Path) -> Process | None:
-    """The process that works in the folder, whoever started it."""
+    """The process that works in the folder, whoever started it; of several that train together the one that started the others."""
+    working = []
     for found in psutil.process_iter(["status"]):
         with suppress(psutil.Error):
             if found.info["status"] != psutil.STATUS_ZOMBIE and _names(found, folder) and os.getpgid(found.pid) == found.pid:
-                return Process(found.pid, float(found.create_time()))
-    return None
+                working.append(Process(found.pid, float(found.create_time())))
+    return min(working, key=lambda each: each.created, default=None)
 
 
 def end(process: Process, folder: Path, with_signal: signal.Signals) -> bool:

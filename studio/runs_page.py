@@ -110,7 +110,7 @@ class RunsPage:
         goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
         self.take_out.wire(self._chosen, self.picked, self.where)
-        self.elsewhere.wire(demo, [self.picked], self.where, [self.picked.change])
+        self.elsewhere.wire([self.picked], self.where, [demo.load, self.picked.change])
         self.controls.queue.move(guarded(self.move), self.picked, live, **shared)
         self.controls.resume.click(guarded(self.resume), self.picked, live, **shared)
         self.controls.stop_group.click(guarded(self.end_group), self.picked, live, **shared)

@@ -12,8 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("data", "training", "labeling", "evals", "studio", "app")  # each may import those before it
 WEB = {"gradio", "fastapi", "starlette", "uvicorn"}
-TORCH = {"torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"}
-FREE_AT_IMPORT = {"training/config.py", "training/launch.py", "training/engines.py", "training/memory.py"}
+TORCH = {"torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "ray", "deepspeed"}
+FREE_AT_IMPORT = {"training/config.py", "training/launch.py", "training/launch_files.py", "training/carry.py"} | {
+    "training/engines.py",
+    "training/memory.py",
+}
 DATASETS_OUTSIDE = {"data/hub.py"}
 BAD_NAMES = {"datasets.py", "types.py", "queue.py", "inspect.py", "logging.py", "trl.py", "evaluate.py"}
 

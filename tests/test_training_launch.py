@@ -173,7 +173,7 @@ def test_a_sky_task_is_yaml_whose_commands_a_shell_reads(tmp_path: Path) -> None
         (PLACE._replace(bucket="me/x; rm"), Launch("hf_jobs", devices=4), "bucket on the hub"),
         (PLACE._replace(gpu="RTX"), Launch("slurm"), "one of these GPUs"),
         (PLACE._replace(hours=0), Launch("slurm"), "time limit"),
-        (PLACE._replace(module="training.orpo"), Launch("slurm"), "ORPO and SimPO train on one device"),
+        (PLACE._replace(module="training.orpo"), Launch("slurm"), "ORPO trains on one device"),
     ],
 )
 def test_what_a_place_cannot_take_is_refused(place: Place, launch: Launch, words: str) -> None:
@@ -280,7 +280,7 @@ def test_only_the_first_process_writes_events_and_hears_a_stop(run: RunDir, monk
     ("config", "words"),
     [
         ({"kind": "dpo", "args": {}}, "does not say on how many devices"),
-        ({"kind": "orpo", "args": {"launch": {"devices": 2}}}, "train on one device"),
+        ({"kind": "orpo", "args": {"launch": {"devices": 2}}}, "ORPO trains on one device"),
         ({"kind": "dpo", "args": {"launch": {"devices": "2; rm -rf /"}}}, "number of devices"),
     ],
 )

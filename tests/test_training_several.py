@@ -81,7 +81,8 @@ def check_learned_the_same(run: RunDir, one: RunDir) -> None:
     for mine, other in zip(several, alone, strict=True):
         for name in ("loss", "grad_norm", "rewards/margins", "learning_rate", "num_tokens", "eval_loss", "eval_rewards/margins"):
             assert (name in mine) == (name in other)
-            assert mine.get(name, 0) == pytest.approx(other.get(name, 0), abs=2e-5, rel=2e-5), (name, mine["step"])
+            near = 2e-3 if name == "eval_loss" else 2e-5  # SFT's held-out loss is a mean of the batches' means over tokens
+            assert mine.get(name, 0) == pytest.approx(other.get(name, 0), abs=near, rel=2e-5), (name, mine["step"])
     mine, other = adapter_weights(run), adapter_weights(one)
     assert mine.keys() == other.keys()
     assert max(float((mine[name] - other[name]).abs().max()) for name in mine) < 1e-4
@@ -145,15 +146,25 @@ def test_weights_that_are_cut_up_learn_the_same_and_are_saved_whole(
 
 
 @pytest.mark.slow  # two processes with their imports
-@pytest.mark.parametrize(
-    ("method", "config"), [("kto", KtoConfig(**FEW, batch_size=4)), ("sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=4))]
-)
-def test_the_other_methods_train_on_several(tmp_path: Path, method: str, config: TrainConfig) -> None:
-    run = run_of(tmp_path / "run", method, config, Launch())
+def test_sft_counts_the_tokens_of_all_processes(tmp_path: Path) -> None:
+    """Its loss is a mean over tokens, of which each process has another number; in NF4, and all the same what one learns."""
+    from training import sft
+
+    one = run_of(tmp_path / "one", "sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=8))
+    sft.main(one)
+    run = run_of(tmp_path / "run", "sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=4), Launch())
+    assert begin(run).wait() == 0, run.log_tail()
+    check_learned_the_same(run, one)
+
+
+@pytest.mark.slow  # two processes with their imports
+def test_kto_trains_on_several(tmp_path: Path) -> None:
+    """Not what one process learns: its KL is that of the rows of a batch on one device."""
+    run = run_of(tmp_path / "run", "kto", KtoConfig(**FEW, batch_size=4), Launch())
     assert begin(run).wait() == 0, run.log_tail()
     metrics = events(run, "metrics")
-    assert metrics[0]["loss"] > metrics[-2]["loss"] > 0
-    assert metrics[-1]["eval_loss"] > 0
+    assert metrics[0]["loss"] == pytest.approx(0.5, abs=1e-4)
+    assert metrics[0]["loss"] > metrics[-2]["loss"] > metrics[-1]["eval_loss"] > 0
     assert (run.path / "adapter" / "adapter_model.safetensors").exists()
 
 

@@ -99,6 +99,7 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "bf16": uses_bf16(config),
         "dataloader_pin_memory": on_gpu,
         "ddp_backend": "gloo" if several() and not on_gpu else None,
+        "ddp_find_unused_parameters": False if several() else None,  # there are none, and looking for them costs every step
     }
 
 

@@ -30,7 +30,7 @@ Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path("training") / "launch_presets"  # relative to the root, where every command is run
 MOST = 1024  # processes
-ONE_DEVICE = frozenset({"training.orpo", "training.simpo"})  # by our own step alone, which knows of no other process
+SEVERAL = frozenset({"training.dpo", "training.kto", "training.sft"})  # what has been tried; our own step knows of no other process
 LEAVE_S = 20.0  # how long the others may go on once the first has said its end
 _LOST = re.compile(  # what a process says when it is another that has failed
     r"closed by peer|connection reset|broken pipe|connection refused|socket timeout|ncclRemoteError|NCCL error|NCCL communicator"
@@ -75,8 +75,8 @@ class Launch:
 
 def check_method(module: str, launch: Launch) -> None:
     """BadInput where the method cannot be trained by several processes."""
-    if launch.processes > 1 and module in ONE_DEVICE:
-        raise BadInput("ORPO and SimPO train on one device; choose DPO for several.")
+    if launch.processes > 1 and module not in SEVERAL:
+        raise BadInput(f"{module.rpartition('.')[2].upper()} trains on one device; DPO, KTO and SFT train on several.")
 
 
 def accelerate_argv(module: str, run_dir: str, launch: Launch) -> list[str]:
