@@ -75,7 +75,7 @@ def test_the_command_follows_the_choices_whatever_the_run_is_called(page: Any, s
     page.locator("#run-file", has_text="hf buckets sync").wait_for()
     with page.expect_download() as download:
         page.locator('button[data-file="job.sh"]').click()
-    assert Path(download.value.path()).read_text() == page.locator("#run-file").inner_text() + "\n"
+    assert Path(download.value.path()).read_text() == page.locator("#run-file").text_content()
     assert page.locator("img[src=x]").count() == 0
 
 
