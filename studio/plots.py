@@ -40,7 +40,7 @@ class Size(NamedTuple):
     height: int
 
 
-SMALL, LOW, LARGE = Size(360, 210), Size(250, 110), Size(1060, 420)
+SMALL, LOW, LARGE = Size(360, 210), Size(360, 130), Size(1060, 420)
 
 
 class Picture(NamedTuple):

@@ -64,14 +64,14 @@ CHARTS: tuple[Chart, ...] = (
     _pair("accuracy", "Ranks the good answer first", "accuracy", True),
     _pair("margin", "Margin between the two scores", "margin"),
     _pair("reward", "Reward", "reward"),
-    _pair("reward-spread", "Spread of the reward in a group", "reward_std"),
-    Chart("rewards", "Rewards of answers, training", (Line("rewards/chosen", "good"), Line("rewards/rejected", "bad"))),
+    _pair("reward-spread", "Spread of rewards in a group", "reward_std"),
+    Chart("rewards", "Rewards in training", (Line("rewards/chosen", "good"), Line("rewards/rejected", "bad"))),
     Chart(
-        "held-out-rewards", "Rewards of answers, held out",
+        "held-out-rewards", "Rewards, held out",
         (Line("eval_rewards/chosen", "good"), Line("eval_rewards/rejected", "bad")),
     ),
     Chart(
-        "log-probabilities", "Log-probability, training",
+        "log-probabilities", "Log-probability in training",
         (Line("logps/chosen", "good"), Line("logps/rejected", "bad")),
     ),
     Chart(
@@ -82,12 +82,23 @@ CHARTS: tuple[Chart, ...] = (
     _pair("length", "Length of answers, in tokens", "completions/mean_length"),
     _pair("cut-off", "Answers cut off", "completions/clipped_ratio", True),
     _pair("next-token", "Right next tokens", "mean_token_accuracy", True),
-    _pair("entropy", "Uncertainty a token (entropy)", "entropy"),
+    _pair("entropy", "Entropy a token", "entropy"),
     _minor("speed", "Tokens a second", "tokens_per_second"),
     _minor("memory", "Memory, in GB", "memory_gb"),
     _minor("learning-rate", "Step size (learning rate)", "learning_rate"),
     _minor("gradient", "Length of the gradient", "grad_norm"),
 )  # fmt: skip
+SINGLE: tuple[Chart, ...] = tuple(  # one metric a chart, for runs that are laid over one another
+    Chart(
+        f"{chart.name}-of-runs-{i}",
+        f"{chart.title}, {line.name}" if line.name else chart.title,
+        (line,),
+        chart.percent,
+        chart.minor,
+    )
+    for chart in CHARTS
+    for i, line in enumerate(chart.lines, 1)
+)
 MOST_RUNS = len(COLOURS)  # laid over one another
 
 
@@ -111,16 +122,16 @@ def read_look(raw: str) -> Look:
 
 def charts(metrics: Points, look: Look = Look(), files: str = "") -> Html:
     """All charts of one run, '' while there is nothing to draw. `files`: what a file's address ends with, '' = none offered."""
-    return _grid([_own_lines(chart, metrics) for chart in CHARTS], _marks(metrics), look, files)
+    return _grid([(chart, _own_lines(chart, metrics)) for chart in CHARTS], _marks(metrics), look, files)
 
 
 def overlaid(runs: Mapping[str, Points], look: Look = Look(), files: str = "") -> Html:
     """The same metric of several runs (by name) on each chart, one colour a run."""
-    return _grid([_lines_of_runs(chart, runs) for chart in CHARTS], (), look, files)
+    return _grid([(chart, _lines_of_runs(chart, runs)) for chart in SINGLE], (), look, files)
 
 
 def chart_named(name: str) -> Chart:
-    for chart in CHARTS:
+    for chart in (*CHARTS, *SINGLE):
         if chart.name == name:
             return chart
     raise BadInput(f"There is no chart {name!r}.")
@@ -129,7 +140,7 @@ def chart_named(name: str) -> Chart:
 def as_svg(chart: Chart, runs: Mapping[str, Points]) -> str:
     """One chart of one or several runs as a file."""
     one = next(iter(runs.values())) if len(runs) == 1 else None
-    lines = _own_lines(chart, one) if one is not None else _lines_of_runs(chart, runs)
+    lines = _own_lines(chart, one) if one is not None and chart in CHARTS else _lines_of_runs(chart, runs)
     shown = [line for line in lines if line.points]
     if not shown:
         raise BadInput("The run has reported nothing for this chart yet.")
@@ -170,13 +181,13 @@ def _lines_of_runs(chart: Chart, runs: Mapping[str, Points]) -> list[Series]:
     ]
 
 
-def _grid(lines: Sequence[Sequence[Series]], marks: Sequence[float], look: Look, files: str) -> Html:
-    every = [line for each in lines for line in each if line.points]
+def _grid(charts: Sequence[tuple[Chart, Sequence[Series]]], marks: Sequence[float], look: Look, files: str) -> Html:
+    every = [line for _, lines in charts for line in lines if line.points]
     if not every:
         return Html("")
     span = look.span or _whole(every)
     drawn: dict[bool, list[Html]] = {False: [], True: []}
-    for chart, each in zip(CHARTS, lines, strict=True):
+    for chart, each in charts:
         large = look.large == chart.name
         size = LARGE if large else LOW if chart.minor else SMALL
         picture = Picture(chart.title, span, chart.percent, size, marks)
@@ -205,9 +216,10 @@ def _save(chart: Chart, files: str) -> str:
 def _all_numbers(files: str) -> str:
     if not files:
         return ""
+    compare = f' <a href="./runs-compare?{files}">Compare with other runs</a>' if "," not in files else ""
     return (
         '<p class="st-sub st-hint">Point at a chart to read exact values on all of them; drag across one to zoom into those steps. '
-        f'<a href="./api/charts/all.csv?{files}" download>All numbers (CSV)</a></p>'
+        f'<a href="./api/charts/all.csv?{files}" download>All numbers (CSV)</a>{compare}</p>'
     )
 
 

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from data.errors import BadInput, NotAllowed, NotFound, StudioError
 from studio.context import Studio, Viewer
 from studio.run_charts import MOST_RUNS, Points, as_csv, as_svg, chart_named
+from studio.run_differences import own_names
 
 ADDRESS = "/api/charts"
 
@@ -29,17 +30,12 @@ def routes(studio: Studio) -> list[BaseRoute]:
 
 
 def named(studio: Studio, viewer: Viewer, run_ids: str) -> dict[str, Points]:
-    """What the runs reported, by name (with a number where two are called the same); NotFound when one is not the viewer's."""
-    found: dict[str, Points] = {}
-    for run_id in dict.fromkeys(part for part in run_ids.split(",") if part):
-        if len(found) == MOST_RUNS:
-            raise BadInput(f"At most {MOST_RUNS} runs fit on one chart.")
-        run = studio.run(viewer, run_id)
-        same = sum(name == run.name or name.startswith(f"{run.name} (") for name in found)
-        found[f"{run.name} ({same + 1})" if same else run.name] = studio.metrics.of(run.run_id)
-    if not found:
-        raise BadInput("Say which run is meant.")
-    return found
+    """What the runs reported, by name; NotFound when one is not the viewer's."""
+    ids = list(dict.fromkeys(part for part in run_ids.split(",") if part))
+    if not 0 < len(ids) <= MOST_RUNS:
+        raise BadInput(f"Say which runs are meant, {MOST_RUNS} at most.")
+    chosen = [studio.run(viewer, run_id) for run_id in ids]
+    return {name: studio.metrics.of(run_id) for run_id, name in own_names(chosen).items()}
 
 
 class _Files:

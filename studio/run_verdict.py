@@ -9,6 +9,8 @@ Thresholds and where they come from (`tests/files/histories/` holds real runs of
   end at about 1.2 to 1.4 times the log-probability they began with. Ours that lost 57 points ended at 8.8 times, those that
   gained 13 points below 1. FALLEN is 2 times (an answer of probability p has become one of p squared), and at least
   FALLEN_NATS, or an answer that was nearly certain would seem to fall.
+* *Margins explode*: the bad answers' log-probability is PUSHED times what it was, and PUSHED_NATS lower. Ours without a gain that
+  could be shown ended at 11 times (and so did the collapsed one), those that gained at 1.4 to 1.7; published ones at about 2.
 * *Drifted*: KL above 1 nat a token, or answers twice as long as at the start, is how a policy looks that games its reward
   (Stiennon et al. 2020; Singhal et al. 2023 on length).
 * *Overfit*: the held-out loss is a twentieth and more above its best, while training goes on to fall.
@@ -21,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from labeling.intervals import wilson
 from studio.render import Html, Tone, count, esc, figures, percent, percents
@@ -30,6 +32,7 @@ Kind = Literal["diverged", "wrong start", "collapsed", "worse", "drifted", "over
 
 LN2, START_TOLERANCE = math.log(2), 0.05
 FALLEN, FALLEN_NATS = 2.0, 3.0  # times the log-probability at the start, and at least so many nats
+PUSHED, PUSHED_NATS = 5.0, 20.0
 KL_A_TOKEN = 1.0
 LONGER, CUT_OFF = 2.0, 0.5
 RISEN, RISEN_NATS = 1.05, 0.02  # held-out loss over its best
@@ -94,7 +97,7 @@ def verdict(history: History) -> Verdict | None:
     """The first that fits, the worst first; None before anything has been reported."""
     if not history.metrics:
         return None
-    for look in (_diverged, _wrong_start, _collapsed, _drifted, _too_early, _overfit, _no_change):
+    for look in (_diverged, _wrong_start, _collapsed, _exploded, _drifted, _too_early, _overfit, _no_change):
         if (found := look(history)) is not None:
             return found
     return _healthy(history)
@@ -142,35 +145,61 @@ def _wrong_start(h: History) -> Verdict | None:
 
 
 def _collapsed(h: History) -> Verdict | None:
-    """The good answers' log-probability against the start's, which is what it is now less what was gained (reward / beta)."""
-    prefix = "eval_" if h.values("eval_logps/chosen") else ""
-    logp, gained = h.now(f"{prefix}logps/chosen"), h.now(f"{prefix}rewards/chosen")
-    if logp is None or gained is None or h.beta <= 0 or h.method not in ("dpo", "kto"):
+    found = _moved(h, "chosen")
+    if found is None:
         return None
-    fell = -gained / h.beta
-    start = logp + fell
-    if fell < FALLEN_NATS or start >= 0 or logp / start < FALLEN:
+    start, logp, where = found
+    if start - logp < FALLEN_NATS or start >= 0 or logp / start < FALLEN:
         return None
-    bad_answers = h.now(f"{prefix}rewards/rejected")
-    with_them = " together with the bad ones" if bad_answers is not None and bad_answers < 0 else ""
+    bad = _moved(h, "rejected")
+    with_them = " together with the bad ones" if bad is not None and bad.now < bad.start else ""
     accuracy = h.now("rewards/accuracies")
     looks = (
         f" That the right order is at {percent(accuracy)} in training hides it." if accuracy is not None and accuracy > 0.9 else ""
     )
-    where = "held-out rows" if prefix else "the training rows"
     why = (
         f"The good answers became less likely{with_them}: on {where} their log-probability fell from {start:.1f} to {logp:.1f}, "
         f"so the model is likely to say something else altogether.{looks}"
     )
-    return Verdict("collapsed", "Collapsed", why, _hold_it_closer(h))
+    return Verdict(
+        "collapsed", "Collapsed", why, f"Do not use this adapter; start again from the same model: {_hold_it_closer(h)}."
+    )
+
+
+def _exploded(h: History) -> Verdict | None:
+    found = _moved(h, "rejected")
+    if found is None or found.start - found.now < PUSHED_NATS or found.start >= 0 or found.now / found.start < PUSHED:
+        return None
+    why = (
+        f"The bad answers were pushed from a log-probability of {found.start:.1f} to {found.now:.1f} on {found.where}, much "
+        "farther than it takes to tell them apart; what is like them goes along."
+    )
+    do = f"Compare it before you use it. To hold the next one closer, {_hold_it_closer(h)}."
+    return Verdict("drifted", "Margins explode", why, do)
+
+
+class _Moved(NamedTuple):
+    """A log-probability at the start and now, and on which rows."""
+
+    start: float
+    now: float
+    where: str
+
+
+def _moved(h: History, side: str) -> _Moved | None:
+    """The start's log-probability is what it is now less what was gained, which is the reward over beta."""
+    prefix = "eval_" if h.values(f"eval_logps/{side}") else ""
+    now, reward = h.now(f"{prefix}logps/{side}"), h.now(f"{prefix}rewards/{side}")
+    if now is None or reward is None or h.beta <= 0 or h.method not in ("dpo", "kto"):
+        return None
+    return _Moved(now - reward / h.beta, now, "held-out rows" if prefix else "the training rows")
 
 
 def _hold_it_closer(h: History) -> str:
     ways = [f"raise beta (now {h.beta:g})"] if h.beta < 1 else []
     if h.method == "dpo" and float(h.settings.get("sft_weight") or 0) < 1:
         ways.append(f"let it imitate the good answers beside (sft_weight, now {float(h.settings.get('sft_weight') or 0):g})")
-    ways.append("lower the step size")
-    return f"Do not use this adapter; start again from the same model: {', or '.join(ways)}."
+    return ", or ".join([*ways, "lower the step size"])
 
 
 def _drifted(h: History) -> Verdict | None:

@@ -27,6 +27,7 @@ from studio.people_page import PeoplePage
 from studio.plain import page as plain
 from studio.project_page import ProjectPage
 from studio.quality_page import QualityPage
+from studio.runs_compare import RunsComparePage
 from studio.runs_page import RunsPage
 from studio.security import SecurityMiddleware
 from studio.sign_in import SignIn
@@ -48,6 +49,7 @@ def build_ui(studio: Studio) -> gr.Blocks:
         ProjectPage(studio),
         TrainPage(studio),
         RunsPage(studio),
+        RunsComparePage(studio),
         ComparePage(studio),
     ]
     with StudioBlocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:

@@ -19,6 +19,10 @@ GOLDEN: dict[str, Kind] = {
     "dpo_no_change": "no change",  # a step size of 1e-6
     "dpo_overfit": "overfit",  # 20 pairs, 40 epochs: 14 points lost
     "sft_good": "healthy",  # the recipe: 18 gained
+    "sft_overfit": "overfit",  # 12 epochs at a step size of 4e-3: 8 gained where the recipe gains 18
+    "kto_good": "healthy",  # the recipe: 20 gained
+    "kto_low_beta": "drifted",  # beta 0.1: 5 gained, which may be none (-3 to + 12)
+    "orpo_good": "healthy",  # the recipe: 21 gained
 }
 
 
