@@ -80,8 +80,8 @@ window.addEventListener('pointerup', e => {
   band(null);
   drag = null;
   if (!svg.isConnected || Math.abs(e.clientX - from) < 12) return;
-  const [low, high] = [stepAt(svg, from), stepAt(svg, e.clientX)].sort((a, b) => a - b);
-  if (high - low >= 2) look({span: [Math.floor(low), Math.ceil(high)]});
+  const [low, high] = [stepAt(svg, from), stepAt(svg, e.clientX)].map(Math.round).sort((a, b) => a - b);
+  if (high > low) look({span: [low, high]});
 });
 element.addEventListener('keydown', e => {
   const svg = e.target.closest(SVG);

@@ -40,7 +40,8 @@ FILE = "<img src=x onerror=window.__pwned=34>'\"&${window.__pwned=35}.jsonl"
 LINK = "[click](javascript:window.__pwned=36) ![x](https://evil.example/m.png) <b>bold</b>"
 PAGES = [
     "", "data", "data?tab=import", "data?tab=generate", "data?tab=export", "models", "label", "train", "runs", "runs?run=failed",
-    "runs?run=training", "runs?run=compared", "runs-compare?runs=training,failed", "compare", "compare?run=training", "compare?result=compared",
+    "runs?run=training", "runs?run=compared", "runs-compare?runs=training,failed", "compare",
+    "compare?run=training", "compare?result=compared",
 ]  # fmt: skip
 
 
