@@ -1,215 +1,193 @@
-"""How fast and how big a training step is, against TRL: `make bench-train`, or `python -m tests.bench.train --rounds 1 --steps 1`.
+"""How fast and how big training is, against TRL: `make bench-train`, or `python -m tests.bench.train --only dpo,kto`.
 
-Every contender runs in a process of its own (its peak memory is the process's), one after the other, round by round; the figures
-are medians over rounds of a step's median time. All train the same rows on the same random weights through a Trainer's loop,
-optimiser included; the reference's log-probabilities are computed before the first step where a contender can do that.
+Sections, in the order of the table:
 
-    trl-default   TRL as it comes (bf16 autocast over fp32 weights, recomputed activations, the reference in every step)
-    trl-tuned     bf16 weights, activations kept, the reference computed before
-    studio        this repository's step
+    dpo      a step of 4 pairs of 94-276 + 56-235 tokens, SmolLM2-135M's shape, random weights: TRL as it comes, TRL tuned, ours
+    sweep    an epoch of 100 short pairs, then the same with another beta: the second run finds the reference in a cache
+    kto orpo a step of the same rows as dpo's
+    nf4      our step over an NF4 base against a bf16 one
+    start    from the order to train to the first step, by the studio's own queue: warm and cold
+    gpu      shapes of 1B and 8B where there is a GPU
+
+Contenders are processes of their own (`train_contender`), so that memory is each one's alone; they take turns step by step, so
+that whatever else the machine does meets all alike. A step's figure is the median over its turns. An epoch's figure is the sum,
+and its ratio the median over three thirds of it. A section that is done is kept in `$STUDIO_HOME/bench/train-sections.json`:
+`--only` measures some anew and shows the others as they were.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
-import random
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tests.bench.table import Row, at_least, publish
+from tests.bench import train_gpu, train_start
+from tests.bench.table import Row, publish
+from tests.bench.train_contender import Contender, Who
+from tests.bench.train_turns import Found, alternate
 
-CONTENDERS = ("trl-default", "trl-tuned", "studio")
-PACKAGES = ("torch", "transformers", "trl", "peft")
-VOCABULARY, END = 49_152, 2
-SHAPE: dict[str, Any] = {  # SmolLM2-135M
-    "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536,
-    "vocab_size": VOCABULARY, "max_position_embeddings": 8192, "tie_word_embeddings": True, "rope_theta": 100_000.0,
-    "pad_token_id": END, "bos_token_id": 1, "eos_token_id": END,
-}  # fmt: skip
-PAIRS, PROMPT, COMPLETION = 4, (94, 276), (56, 235)  # rows a step, lengths in tokens
-BETA = 0.1
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+SHORT: dict[str, Any] = {"prompt": (20, 120), "completion": (30, 120)}
+WHO: tuple[Who, ...] = ("trl-default", "trl-tuned", "studio")
 
 
-class Figures(NamedTuple):
-    """Of one process: seconds a step, of the clock and of the processor, peak resident memory in MB, the losses."""
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
 
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
-    losses: list[float]
-
-
-def pairs() -> list[tuple[list[int], list[int], list[int]]]:
-    """Prompt, chosen and rejected token ids; the extremes of the lengths are among them."""
-    rng = random.Random(0)
-    prompts = [*PROMPT, *(rng.randint(*PROMPT) for _ in range(PAIRS - 2))]
-    completions = [*COMPLETION, *(rng.randint(*COMPLETION) for _ in range(2 * PAIRS - 2))]
-    rng.shuffle(completions)
-    words = iter([[rng.randrange(10, VOCABULARY) for _ in range(n)] for n in [*prompts, *completions]])
-    asked = [next(words) for _ in range(PAIRS)]
-    return [(prompt, [*next(words)[:-1], END], [*next(words)[:-1], END]) for prompt in asked]
+    steps: int  # timed a contender, after one that is not
+    pairs: int  # of the sweep
+    layers: int  # 0 = all
 
 
-# --- one contender, in a process of its own -----------------------------------------------------------------------------------
+def four_pairs(folder: str, size: Size, **more: Any) -> list[Contender]:
+    """Of `dpo`, `kto`, `orpo`, `nf4`: 4 pairs a step."""
+    first = Contender("studio", folder, steps=1 + size.steps, layers=size.layers, **more)
+    return [replace(first, who=who) for who in WHO]
 
 
-def worker(contender: str, steps: int) -> None:
-    losses, times = _train(contender, steps)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
-    print(json.dumps(Figures(wall, cpu, peak, losses)._asdict()), flush=True)
+def step_row(what: str, peer: Found, ours: Found, bar: float) -> Row:
+    theirs, own = (statistics.median(turn.seconds for turn in found.steps[1:]) for found in (peer, ours))
+    ratio = theirs / own
+    return Row(what, round(own, 2), "s/step", round(theirs, 2), round(ratio, 2), f">= {bar:g}", ratio >= bar)
 
 
-def _train(contender: str, steps: int) -> tuple[list[float], list[tuple[float, float]]]:
-    """The losses, and the seconds of each step after the first: of the clock, of the processor."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
-
-    class Clock(TrainerCallback):
-        times: list[tuple[float, float]] = []
-        began = (0.0, 0.0)
-
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.began = (time.perf_counter(), time.process_time())
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            self.times.append((time.perf_counter() - self.began[0], time.process_time() - self.began[1]))
-
-    torch.manual_seed(0)
-    dtype = torch.float32 if contender == "trl-default" else torch.bfloat16
-    model = LlamaForCausalLM._from_config(LlamaConfig(**SHAPE), attn_implementation="sdpa", dtype=dtype)
-    with tempfile.TemporaryDirectory() as folder:
-        common = {
-            "output_dir": folder, "max_steps": 1 + steps, "per_device_train_batch_size": PAIRS, "learning_rate": 1e-4,
-            "logging_steps": 1, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "seed": 0,
-            "use_cpu": not torch.cuda.is_available(),
-        }  # fmt: skip
-        trainer = _studio(model, common) if contender == "studio" else _trl(model, common, contender == "trl-tuned")
-        clock = Clock()
-        trainer.add_callback(clock)
-        trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], clock.times[1:]
-
-
-def _lora() -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-
-
-def _trl(model: Any, common: dict[str, Any], tuned: bool) -> Any:
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    own = {"gradient_checkpointing": False, "precompute_ref_log_probs": True} if tuned else {}
-    names = ("prompt", "chosen", "rejected")
-    rows = [{name: " ".join(map(_word, ids)) for name, ids in zip(names, pair, strict=True)} for pair in pairs()]
-    rows = [{**row, "chosen": " " + row["chosen"], "rejected": " " + row["rejected"]} for row in rows]
-    trainer = DPOTrainer(
-        model=model,
-        args=DPOConfig(**common, **own, beta=BETA),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=_words(),
-        peft_config=_lora(),
-    )
-    found = [tuple(trainer.train_dataset[i][f"{name}_ids"] for name in names) for i in range(PAIRS)]
-    assert found == [tuple(pair) for pair in pairs()], "TRL trains on the very tokens"
-    return trainer
-
-
-def _studio(model: Any, common: dict[str, Any]) -> Any:
-    import torch
-    from peft import get_peft_model
-    from transformers import TrainingArguments
-
-    from training.models import has_bf16
-    from training.preference_objectives import Dpo
-    from training.preference_rows import Item
-    from training.preference_step import Scorer, quicken, trusted_layout
-    from training.preference_trainer import Plan, PreferenceTrainer
-
-    model = model if has_bf16() else model.to(torch.float32)
-    quicken(model, max(sum(map(len, pair)) for pair in pairs()))
-    layout = trusted_layout(model, END, 1024, has_bf16())
-    assert layout == "shared"
-    scorer = Scorer(get_peft_model(model, _lora()), END, layout, has_bf16())
-    rows = [Item(tuple(prompt), (tuple(chosen), tuple(rejected))) for prompt, chosen, rejected in pairs()]
-    args = TrainingArguments(**common, bf16=has_bf16())
-    trainer = PreferenceTrainer(args, scorer, Plan(Dpo("sigmoid", BETA), rows, []))
-    trainer.refer(None, over_parent=False, say=lambda what, done, total: None)
-    return trainer
-
-
-def _words() -> Any:
-    """A tokenizer in which the word w7 is token 7."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({_word(i): i for i in range(VOCABULARY)}, unk_token=_word(0)))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=_word(END), pad_token=_word(END), unk_token=_word(0))
-
-
-def _word(token: int) -> str:
-    """Special tokens are found inside other words, so theirs are none."""
-    return {0: "<unknown>", END: "<end>"}.get(token, f"w{token}")
-
-
-# --- all of them ----------------------------------------------------------------------------------------------------------------
-
-
-def measure(contender: str, steps: int) -> Figures:
-    command = [sys.executable, "-m", "tests.bench.train", "--worker", contender, "--steps", str(steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    figures = Figures(**json.loads(done.stdout.strip().splitlines()[-1]))
-    took = f"{figures.seconds:.1f} s a step ({figures.cpu_seconds:.1f} s of the processor)"
-    print(f"{contender}: {took}, {figures.peak_mb:.0f} MB, losses {figures.losses}", flush=True)
-    return figures
-
-
-def table(found: dict[str, list[Figures]]) -> list[Row]:
-    seconds = {name: statistics.median(f.seconds for f in runs) for name, runs in found.items()}
-    peak = {name: statistics.median(f.peak_mb for f in runs) for name, runs in found.items()}
-    what = f"DPO, SmolLM2-135M shape, LoRA r16, {PAIRS} pairs of {PROMPT[0]}-{PROMPT[1]} + {COMPLETION[0]}-{COMPLETION[1]} tokens"
-    rows = []
-    for peer, bar in (("trl-default", 3.5), ("trl-tuned", 2.5)):
-        ratio = seconds[peer] / seconds["studio"]
-        row = at_least(f"{what}: against {peer}", ratio, bar)
-        rows.append(
-            Row(row.what, round(seconds["studio"], 2), "s/step", round(seconds[peer], 2), round(ratio, 2), row.bar, row.met)
-        )
-    most = max(peak["trl-default"], peak["trl-tuned"])
-    rows.append(
-        Row("peak memory of the process, against TRL's (tuned, default)", round(peak["studio"]), "MB",
-            f"{peak['trl-tuned']:.0f}, {peak['trl-default']:.0f}", round(most / peak["studio"], 2), "<= TRL tuned",
-            peak["studio"] <= peak["trl-tuned"])
+def dpo(folder: str, size: Size) -> list[Row]:
+    default, tuned, ours = alternate(four_pairs(folder, size))
+    what = "DPO, SmolLM2-135M shape, LoRA r16, 4 pairs of 94-276 + 56-235 tokens"
+    least = min(default.peak_mb, tuned.peak_mb)
+    memory = Row(
+        "the same: peak memory of the process, against the lesser of TRL's (defaults "
+        f"{default.peak_mb:.0f}, tuned {tuned.peak_mb:.0f})",
+        round(ours.peak_mb), "MB", round(least), round(least / ours.peak_mb, 2), ">= 1", ours.peak_mb <= least,
     )  # fmt: skip
+    return [
+        step_row(f"{what}: against TRL's defaults", default, ours, 3.5),
+        step_row("the same: against TRL tuned", tuned, ours, 2.5),
+        memory,
+    ]
+
+
+def kto(folder: str, size: Size) -> list[Row]:
+    _, *both = four_pairs(folder, size, method="kto")
+    tuned, ours = alternate(both)
+    return [step_row("KTO, the same rows as 8 answers: against TRL tuned", tuned, ours, 1.5)]
+
+
+def orpo(folder: str, size: Size) -> list[Row]:
+    _, *both = four_pairs(folder, size, method="orpo")
+    tuned, ours = alternate(both)
+    return [step_row("ORPO, the same rows: against TRL's experimental one, tuned", tuned, ours, 1.5)]
+
+
+def sweep(folder: str, size: Size) -> list[Row]:
+    steps = -(-size.pairs // 4)
+    studio = Contender("studio", folder, pairs=size.pairs, steps=steps, layers=size.layers, **SHORT)
+    tuned = replace(studio, who="trl-tuned")
+    their_first, first = alternate([tuned, studio])
+    their_second, second = alternate([replace(tuned, beta=0.2), replace(studio, beta=0.2)])
+    pass_s = their_first.prepared.seconds
+    hit = their_second.prepared.seconds < pass_s / 2
+    what = f"DPO, {size.pairs} pairs of 20-120 + 30-120 tokens, one epoch"
+    rows = [
+        epoch_row(
+            f"{what}, first run of a beta sweep: against TRL tuned, its reference pass included", their_first, pass_s, first, 2
+        ),
+        epoch_row("the same, second run: against TRL tuned with its reference pass", their_second, pass_s, second, 3),
+    ]
+    if hit:
+        what = "the same, second run: against TRL tuned with its disk cache (rows in a file, not one more or less)"
+        rows.append(epoch_row(what, their_second, their_second.prepared.seconds, second, None))
     return rows
+
+
+def epoch_row(what: str, peer: Found, pass_s: float, ours: Found, bar: float | None) -> Row:
+    """`pass_s`: what the peer takes before its first step."""
+    theirs, own = (pass_s + peer.step_seconds, ours.prepared.seconds + ours.step_seconds)
+    pieces = zip(thirds(peer), thirds(ours), strict=True)
+    ratio = statistics.median((pass_s / 3 + a) / (ours.prepared.seconds / 3 + b) for a, b in pieces)
+    shown = None if bar is None else f">= {bar:g}"
+    return Row(what, round(own, 1), "s", round(theirs, 1), round(ratio, 2), shown, bar is None or ratio >= bar)
+
+
+def thirds(found: Found) -> list[float]:
+    """Seconds of the steps by thirds, each as if it were exactly one."""
+    seconds = [turn.seconds for turn in found.steps]
+    cuts = [round(len(seconds) * i / 3) for i in range(4)]
+    return [statistics.mean(seconds[a:b]) * len(seconds) / 3 for a, b in itertools.pairwise(cuts)]
+
+
+def nf4(folder: str, size: Size) -> list[Row]:
+    *_, ours = four_pairs(folder, size)
+    plain, quantised = alternate([ours, replace(ours, nf4=True)])
+    slow, fast = (statistics.median(turn.seconds for turn in found.steps[1:]) for found in (quantised, plain))
+    more, less = plain.peak_mb, quantised.peak_mb
+    what = "QLoRA (NF4, our step) against bf16, dpo's rows"
+    return [
+        Row(f"{what}: a step", round(slow, 2), "s/step", round(fast, 2), round(fast / slow, 2)),
+        Row(f"{what}: peak memory of the process", round(less), "MB", round(more), round(more / less, 2)),
+    ]
+
+
+def start(folder: str, size: Size) -> list[Row]:
+    return train_start.rows(Path(folder), max(3, size.steps))
+
+
+def gpu(folder: str, size: Size) -> list[Row]:
+    return train_gpu.rows(folder, size.steps)
+
+
+SECTIONS: dict[str, Callable[[str, Size], list[Row]]] = {
+    "dpo": dpo, "sweep": sweep, "kto": kto, "orpo": orpo, "nf4": nf4, "start": start, "gpu": gpu,
+}  # fmt: skip
+
+
+# --- what is kept of sections ---------------------------------------------------------------------------------------------------
+
+
+def kept_file() -> Path:
+    return Path(os.environ.get("STUDIO_HOME", "workspace")) / "bench" / "train-sections.json"
+
+
+def kept() -> dict[str, list[Row]]:
+    try:
+        return {name: [Row(**row) for row in rows] for name, rows in json.loads(kept_file().read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def keep(name: str, rows: Sequence[Row]) -> None:
+    everything = {**kept(), name: rows}
+    kept_file().parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({name: [asdict(row) for row in rows] for name, rows in everything.items()}, ensure_ascii=False, indent=1)
+    kept_file().write_text(text + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps a process, after one that is not")
-    parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections to measure now, by commas")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps a contender, after one that is not")
+    parser.add_argument("--pairs", type=int, default=100, help="of the sweep")
+    parser.add_argument("--layers", type=int, default=0, help="fewer layers, to try the benchmark itself")
     flags = parser.parse_args(argv)
-    if flags.worker:
-        worker(flags.worker, flags.steps)
-        return 0
-    found: dict[str, list[Figures]] = {name: [] for name in CONTENDERS}
-    for _ in range(flags.rounds):
-        for name in CONTENDERS:
-            found[name].append(measure(name, flags.steps))
-    return 0 if publish("train", table(found), PACKAGES) else 1
+    wanted = flags.only.split(",")
+    if unknown := set(wanted) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    size = Size(flags.steps, flags.pairs, flags.layers)
+    for name in (name for name in SECTIONS if name in wanted):
+        print(f"--- {name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            keep(name, SECTIONS[name](folder, size))
+    done = kept()
+    return 0 if publish("train", [row for name in SECTIONS for row in done.get(name, [])], PACKAGES) else 1
 
 
 if __name__ == "__main__":
