@@ -16,7 +16,7 @@ from data.errors import EngineError, RunError
 from data.rundir import Loading, Stopped
 from tests import tiny_model
 from tests.training_runs import adapter_weights, dpo_rows, events, make_run, sft_rows
-from training import dpo, sft
+from training import dpo, preference_memory, sft
 from training.config import DpoConfig, SftConfig
 
 pytestmark = pytest.mark.model
@@ -57,14 +57,28 @@ def test_the_log_says_what_computes_the_steps(tmp_path: Path, base: Path, backen
 
 
 def test_a_second_run_over_the_same_labels_computes_no_reference(tmp_path: Path, base: Path) -> None:
-    """Other beta, one label more: only the new pair is computed."""
+    """Other beta, five labels more: only the new pairs are computed."""
     first = make_run(tmp_path / "runs" / "a", base, DpoConfig(**FEW), dpo_rows(8))
-    second = make_run(tmp_path / "runs" / "b", base, DpoConfig(**FEW, beta=0.3), dpo_rows(9))
+    second = make_run(tmp_path / "runs" / "b", base, DpoConfig(**FEW, beta=0.3), dpo_rows(13))
     assert dpo.main(first)["first_loss"] == pytest.approx(LN2, abs=1e-3)
     assert dpo.main(second)["first_loss"] == pytest.approx(LN2, abs=1e-3)
     assert not any("Reference" in event["text"] for event in events(first, "log"))
-    assert "Reference: 16 answers known from earlier runs, 2 computed." in [event["text"] for event in events(second, "log")]
+    assert "Reference: 16 answers known from earlier runs, 10 computed." in [event["text"] for event in events(second, "log")]
     assert (tmp_path / "cache" / "reference").is_dir()
+
+
+def test_a_run_short_of_memory_recomputes_its_activations_and_says_so(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DpoConfig(**FEW, tuning="lora", learning_rate=0.01)
+    plain, short = (make_run(tmp_path / "runs" / name, base, config, dpo_rows(8)) for name in ("plain", "short"))
+    dpo.main(plain)
+    monkeypatch.setattr(preference_memory, "free_bytes", lambda device: 1000)
+    dpo.main(short)
+    assert [any("Memory is short" in event["text"] for event in events(run, "log")) for run in (plain, short)] == [False, True]
+    first, second = map(adapter_weights, (plain, short))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=1e-4, rtol=1e-3)
 
 
 def test_a_run_done_again_gives_the_same_adapter(tmp_path: Path, base: Path) -> None:

@@ -23,6 +23,8 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -36,14 +38,15 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrai
 
 from tests import tiny_model
 from tests.training_runs import assistant, user
+from training import preference_memory
 from training.chat import TEMPLATE_KWARGS
 from training.config import DPO_LOSSES
 from training.fused_lora import fuse
 from training.grouped_attention import GROUPED, take_up
+from training.preference_memory import must_recompute, token_budget
 from training.preference_objectives import Dpo, Kto, Objective, Orpo, Sft, SimPo, Whole
 from training.preference_rows import Item, Layout, items, parts, with_others
 from training.preference_step import BASE, Scorer, Scores, trusted_layout
-from training.preference_trainer import token_budget
 
 pytestmark = pytest.mark.model
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
@@ -303,6 +306,19 @@ def test_a_family_with_a_sliding_window_gets_each_answer_apart() -> None:
     assert trusted_layout(gemma, 0, LIMIT) == "apart"
 
 
+def test_a_family_with_layers_that_are_no_attention_gets_each_answer_apart() -> None:
+    """Convolutions and recurrences carry one completion over into the next; each is then as the model's own forward gives it."""
+    torch.manual_seed(0)
+    kinds = ["conv", "full_attention", "conv"]
+    model = Lfm2ForCausalLM._from_config(Lfm2Config(**{**SIZES, "vocab_size": 269}, layer_types=kinds), attn_implementation="sdpa")
+    assert trusted_layout(model, 0, LIMIT) == "apart"
+    scorer, rows = Scorer(model.eval(), 0, "apart"), [Item((5, 6, 7), ((11, 12), (8, 9, 10, 13))), Item((5,), ((6,), (7, 8)))]
+    with torch.no_grad():
+        found = scorer.logps(rows).sums
+        plain = [[sum(values) for values in scorer.plain(row)] for row in rows]
+    torch.testing.assert_close(found, torch.tensor(plain), atol=1e-4, rtol=1e-4)
+
+
 def test_a_family_whose_logits_are_bent_after_the_head_is_left_to_trl() -> None:
     torch.manual_seed(0)
     config = Gemma3TextConfig(**{**SIZES, "vocab_size": 269, "head_dim": 8, "final_logit_softcapping": 2.0})
@@ -339,6 +355,16 @@ def test_what_fits_on_a_gpu_decides_how_much_is_computed_at_once() -> None:
     assert token_budget(80 << 30, *small, recomputed=False) == 16384
     assert 500 < token_budget(8 << 30, *llama_8b, recomputed=False) < 700
     assert token_budget(40 << 30, *llama_8b, recomputed=True) == 16384
+
+
+def test_activations_are_kept_where_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    rows = [Item((1,) * 10, ((2,) * 5, (3,) * 5)), Item((1,) * 30, ((2,) * 5, (3,) * 15))]
+    kept = 60 * SIZES["hidden_size"] * SIZES["num_hidden_layers"]  # bytes a token
+    for layout, longest in (("shared", 50), ("apart", 90)):
+        for free, short in ((2 * longest * kept, False), (2 * longest * kept - 2, True)):
+            monkeypatch.setattr(preference_memory, "free_bytes", lambda device, free=free: free)
+            assert must_recompute(model, rows, layout) is short  # type: ignore[arg-type]
 
 
 def test_a_head_that_is_trained_gets_its_gradient() -> None:

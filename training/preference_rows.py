@@ -119,8 +119,8 @@ def deal(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> list[list
 def parts(rows: Sequence[Item], layout: Layout, budget: int) -> Iterator[list[Item]]:
     """The rows by falling width in parts of at most `budget` padded tokens, or of a single longer row."""
     part: list[Item] = []
-    for row in sorted(rows, key=lambda row: -_width(row, layout)):
-        if part and (len(part) + 1) * _width(part[0], layout) > budget:
+    for row in sorted(rows, key=lambda row: -width(row, layout)):
+        if part and (len(part) + 1) * width(part[0], layout) > budget:
             yield part
             part = []
         part.append(row)
@@ -128,7 +128,7 @@ def parts(rows: Sequence[Item], layout: Layout, budget: int) -> Iterator[list[It
         yield part
 
 
-def _width(row: Item, layout: Layout) -> int:
+def width(row: Item, layout: Layout) -> int:
     """Tokens the row takes in a batch whose longest it is."""
     if layout == "shared":
         return row.length

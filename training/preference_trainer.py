@@ -28,15 +28,14 @@ from training.callbacks import RunEvents
 from training.config import TrainConfig
 from training.fused_lora import fuse
 from training.loop import Job
+from training.preference_memory import must_recompute, part_tokens
 from training.preference_objectives import Objective, Whole
 from training.preference_rows import Item, Layout, deal, parts
 from training.preference_step import BASE, Scorer, Scores, quicken, trusted_layout
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
 from training.rows import Say, longest_text
 
-_TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part, at most: more is hardly faster and takes more memory
 _LETTERS = 4  # of a text a token, as `longest_text` counts both turns; roughly
-_KEPT, _RECOMPUTED = 60, 4  # bytes of activations a token, hidden unit and layer, those of the adapters among them
 
 
 class Plan(NamedTuple):
@@ -67,6 +66,9 @@ def studio_trainer(job: Job, plan: Plan, layout: Layout) -> PreferenceTrainer:
     model = start.model if start.lora is None else get_peft_model(start.model, start.lora)
     hold_in_float32(model, start.parent)
     scorer = Scorer(model, start.tokenizer.pad_token_id, layout, uses_bf16(config))
+    if not config.checkpointing and must_recompute(model, plan.train, layout):
+        common["gradient_checkpointing"] = True
+        run.event("log", text="Memory is short, so activations are computed again instead of kept: about a third slower.")
     trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, job.events)
     how = "each prompt is computed once for both answers" if layout == "shared" else "each answer with a copy of its prompt"
     if len(plan.train[0].completions) == 1 and not plan.dealt:
@@ -102,7 +104,7 @@ class PreferenceTrainer(Trainer):
     def __init__(self, args: TrainingArguments, scorer: Scorer, plan: Plan, events: RunEvents | None = None) -> None:
         self.scorer, self.objective, self._dealt = scorer, plan.objective, plan.dealt
         self.rows, self.held_out = list(plan.train), list(plan.held_out)
-        self._budget = _budget(scorer, args.gradient_checkpointing)
+        self._budget = part_tokens(scorer.model, args.gradient_checkpointing)
         self._seen: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._tokens = 0
         super().__init__(
@@ -211,19 +213,6 @@ class PreferenceTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not told, and not to be guessed from a batch that is no dictionary
-
-
-def _budget(scorer: Scorer, recomputed: bool) -> int:
-    if scorer.device.type != "cuda":
-        return _TOKENS_CPU
-    config = scorer.model.config.get_text_config()
-    return token_budget(torch.cuda.mem_get_info(scorer.device)[0], config.hidden_size, config.num_hidden_layers, recomputed)
-
-
-def token_budget(free: int, hidden: int, layers: int, recomputed: bool) -> int:
-    """Tokens of a part whose activations take at most half of the `free` bytes of a GPU."""
-    each = hidden * layers * (_RECOMPUTED if recomputed else _KEPT)
-    return max(_TOKENS_CPU, min(_TOKENS_GPU, free // 2 // each))
 
 
 class _Reference:
