@@ -46,7 +46,7 @@ def after(run: Run) -> Html:
     """What to do with a training run that has ended beside comparing its model, '' where there is nothing."""
     if not is_training(run.kind) or run.status in ("queued", "running"):
         return Html("")
-    links = [button("Run again with a change", f"train?again={run.run_id}", quiet=True)]
+    links = [button("Run again with a change", f"again?run={run.run_id}", quiet=True)]
     if run.result.get("model_id"):
         links = [
             button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),

@@ -14,24 +14,27 @@ import gradio as gr
 from data import prompts
 from data.errors import BadInput
 from data.models import is_trained
-from data.records import Model, Project
+from data.records import Model, Project, Run
 from data.votes import Filters, Rules
 from labeling import snapshots
+from studio import several
 from studio.choices import outside_world
 from studio.context import Studio, Viewer
 from studio.form import Form
 from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
 from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
-from studio.render import Html, count, empty, facts, note, notes, run_link
+from studio.render import Html, count, empty, facts, figures, note, notes, run_link
+from studio.several_panel import SeveralPanel
 from studio.visitors import RunSize
-from training.config import Method, method_named, recipe, run_args, steps_of
+from training.config import Method, TrainConfig, from_json, method_named, recipe, run_args, steps_of
 from training.methods import METHOD_FACTS, module_of
 from training.recipe_files import RecipeFile, recipes_for
 
 METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items() if facts.title]
 DEFAULT = ("Studio default", "")
 FEW, ENOUGH = 10, 100  # rows: below the first a change is unlikely, from the second on likely to show
+NO_SEVERAL = "Give a setting two values or more, such as 0.1, 0.5; every combination is a run of its own."
 LOOK_AT = 500  # labelled prompts, to see whether they are of the demo model's world
 
 
@@ -49,6 +52,7 @@ class TrainPage:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self.which = LabelChoice("train")
+        self.several = SeveralPanel("several")
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
@@ -72,6 +76,7 @@ class TrainPage:
         ):
             self.which.build()
         self.form.build_closed("dpo")
+        self._build_several()
         self.where = gr.Textbox("", visible=False)
         self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
         knobs, which = self.form.components, self.which.components
@@ -101,6 +106,26 @@ class TrainPage:
             **PRIVATE,
         )
         goes_to(started, self.where)
+        self._wire_several([self.method, self.start_from, *which, *knobs], quiet)
+
+    def _build_several(self) -> None:
+        with gr.Accordion(
+            "Try several settings",
+            open=False,
+            elem_classes="st-settings",
+            elem_id="train-several",
+            visible=not self._studio.settings.visitor,
+        ) as self.several_box:
+            self.several.build()
+            with gr.Row():
+                self.try_go = gr.Button("Start the runs", scale=0, min_width=200, elem_id="several-go")
+
+    def _wire_several(self, held: list[Any], quiet: dict[str, Any]) -> None:
+        offered = [[self.method, *self.several.names], self.several.names]
+        gr.on([self.several_box.expand, self.method.input], guarded(self.offer), *offered, **quiet)
+        inputs, shown = [*held, *self.several.inputs], [self.several.says, self.try_go]
+        gr.on([self.several_box.expand, *self.several.changed], guarded(self.plan), inputs, shown, **quiet)
+        goes_to(self.try_go.click(guarded(self.start_several), inputs, self.where, concurrency_limit=4, **PRIVATE), self.where)
 
     # --- handlers ---
 
@@ -138,16 +163,70 @@ class TrainPage:
     def start(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> str:
         """Freeze, start, and go and watch."""
         method, viewer = method_named(chosen), self._studio.viewer(request)
-        project = self._studio.project(viewer)
         parent = self._parent(viewer, model_id)
-        filters, rules = self.which.read(values[: len(self.which.components)])
-        config = self.form.read(method, values[len(self.which.components) :])
+        which, knobs = values[: len(self.which.components)], values[len(self.which.components) :]
+        config = self.form.read(method, knobs)
+        return f"./{run_link(self._begin(viewer, method, parent, config, *self.which.read(which), name))}"
+
+    def offer(self, request: gr.Request, chosen: str, *names: str | None) -> list[Any]:
+        """The settings of the method, to try several values of."""
+        return self.several.offer(method_named(chosen), names)
+
+    def plan(self, request: gr.Request, chosen: str, model_id: str | None, *values: Any) -> list[Any]:
+        """What the values make and how long it would take."""
+        method, viewer = method_named(chosen), self._studio.viewer(request)
+        parent, project = self._parent(viewer, model_id), self._studio.project(viewer)
+        which, config, wanted = self._several(method, values)
+        try:
+            made = several.combinations(method, config, wanted)
+        except BadInput as error:
+            return [note(str(error), "bad"), "Start the runs"]
+        if len(made) < 2:
+            return [Html(f'<p class="st-sub">{NO_SEVERAL}</p>'), "Start the runs"]
+        learns = self._learns(project, method, *self.which.read(which))
+        base = str(parent.spec.get("base", ""))
+        told = several.preview(self._studio, project.project_id, base, method, config, made, learns.train)
+        return [Html(f'<p class="st-sub">{figures(told)}</p>'), f"Start {len(made)} runs"]
+
+    def start_several(self, request: gr.Request, chosen: str, model_id: str | None, *values: Any) -> str:
+        """Freeze once, queue a run for each combination, and go and watch."""
+        method, viewer = method_named(chosen), self._studio.viewer(request)
+        parent = self._parent(viewer, model_id)
+        which, config, wanted = self._several(method, values)
+        made = several.combinations(method, config, wanted)
+        if len(made) < 2:
+            raise BadInput(NO_SEVERAL)
+
+        def first(changes: several.Changes, name: str, group_id: str) -> Run:
+            changed = from_json(method, {**config.to_json(), **changes})
+            return self._begin(viewer, method, parent, changed, *self.which.read(which), name, group_id)
+
+        return f"./{run_link(several.start(self._studio, viewer, method, made, None, first))}"
+
+    def _several(self, method: Method, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], TrainConfig, list[several.Setting]]:
+        """Which labels, the form's config, and what is to be tried, from the values of all three."""
+        split, end = len(self.which.components), len(values) - len(self.several.inputs)
+        return values[:split], self.form.read(method, values[split:end]), self.several.read(values[end:])
+
+    def _begin(
+        self,
+        viewer: Viewer,
+        method: Method,
+        parent: Model,
+        config: TrainConfig,
+        filters: Filters,
+        rules: Rules,
+        name: str,
+        group_id: str = "",
+    ) -> Run:
+        """Freeze the labels and start a run on them."""
+        project = self._studio.project(viewer)
         snapshot = snapshots.freeze(
             self._studio.db, self._studio.settings, project.project_id, METHOD_FACTS[method].layout, filters=filters, rules=rules
         )
         train = int(snapshot.manifest["rows"]["train"])
         file = snapshots.file_of(self._studio.settings, snapshot)
-        run = self._studio.start_run(
+        return self._studio.start_run(
             viewer,
             method,
             module_of(method),
@@ -160,8 +239,8 @@ class TrainPage:
             [parent],
             RunSize(steps=steps_of(config, train)),
             snapshot.snapshot_id,
+            group_id,
         )
-        return f"./{run_link(run)}"
 
     # --- what is shown ---
 

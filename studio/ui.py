@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from studio import api, auth, error_page, offers, run_files
 from studio.account_page import AccountPage
+from studio.again_page import AgainPage
 from studio.blocks import StudioBlocks
 from studio.compare_page import ComparePage
 from studio.context import Studio
@@ -50,6 +51,7 @@ def build_ui(studio: Studio) -> gr.Blocks:
         TrainPage(studio),
         RunsPage(studio),
         RunsComparePage(studio),
+        AgainPage(studio),
         ComparePage(studio),
     ]
     with StudioBlocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:

@@ -161,6 +161,6 @@ def test_a_generation_tells_all_that_went_wrong() -> None:
 def test_only_a_trained_model_is_offered_for_more() -> None:
     assert "Train on from it" in after(run(result={"model_id": "m"}))
     assert "Train on from it" not in after(run(result={}))
-    assert "train?again=" in after(run(result={})), "but it can be run again"
+    assert "again?run=" in after(run(result={})), "but it can be run again"
     assert not after(run(status="running"))
     assert not after(run(kind="generate", result={"model_id": "m"}))
