@@ -227,7 +227,7 @@ def test_anothers_model_cannot_be_used_renamed_or_removed(studio: Studio) -> Non
     for handler, args in (
         (page.rename_model, (his.model_id, "mine now", anna)),
         (page.remove_model, (his.model_id, anna)),
-        (train.choose, (anna, "dpo", his.model_id, "")),
+        (train.choose, (anna, "dpo", his.model_id, "", "")),
         (train.start, (anna, "dpo", his.model_id, "run")),
         (data.generate.start, (his.model_id, 2, "all", 5, 0.8, 1, 64, "", anna)),
         (compare.judge.start, (his.model_id, "demo-model", "rules", "all", 5, 1, 0.8, 64, anna)),
