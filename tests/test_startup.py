@@ -54,7 +54,7 @@ def test_the_web_process_imports_nothing_heavy(built: dict[str, Any]) -> None:
 @pytest.mark.parametrize("visitor", ["False", "True"])
 def test_every_page_is_there_and_small(built: dict[str, Any], visitor: str) -> None:
     pages = built["apps"][visitor]["pages"]
-    assert set(pages) == {"", "data", "models", "label", "quality", "project", "train", "runs", "runs-compare", "compare"}
+    assert set(pages) == {"", "data", "models", "label", "quality", "project", "train", "runs", "runs-compare", "again", "compare"}
     assert max(pages.values()) <= 130, pages
 
 
