@@ -57,7 +57,8 @@ def _knob(
 
 
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
-_DEMO_STEPS, _DEMO_EPOCHS = 30, 10.0  # of few rows: at least so many steps, in at most so many rounds
+_DEMO_STEPS, _DEMO_EPOCHS = 75, 10.0  # of few labels: as many steps as 200 take, in at most so many rounds
+_ANSWERING_STEPS = 30  # where each step writes its answers first
 _FULL_RATE, _DEMO_FULL_RATE = 0.1, 0.3  # of an adapter's learning rate, for a hub model and for the demo model
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
 _TUNING_HELP = "What is trained. All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
@@ -345,7 +346,7 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
         slower = _DEMO_FULL_RATE if tuning == "full" else 1.0
         demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)
         a_round = steps_of(replace(demo, epochs=1.0), rows)
-        often = _DEMO_STEPS / a_round if rows else 0
+        often = (_ANSWERING_STEPS if method in ("rloo", "grpo") else _DEMO_STEPS) / a_round if rows else 0
         return replace(demo, epochs=float(min(_DEMO_EPOCHS, max(demo.epochs, math.ceil(often)))))
     small = parameters < _SMALL_SIZE
     rates = {"sft": 2e-4, "reward": 1e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
