@@ -15,7 +15,7 @@ from data.rundir import RunDir
 
 KEPT_RUNS = 20
 KEPT_SAMPLES = 500
-KEPT_EVENTS = 20_000  # of a run; the oldest halves are thinned out above it
+KEPT_EVENTS = 10_000  # of a run; more are thinned out, which no chart shows
 
 
 @dataclass
@@ -39,6 +39,12 @@ class Metrics:
         with self._lock:
             return list(self._update(run_id).metrics)
 
+    def whole(self, run_id: str) -> list[dict[str, Any]]:
+        """The same without any thinning, read anew: for a file."""
+        seen = _Seen()
+        _take(seen, RunDir(self._runs_dir / run_id).tail().events)
+        return seen.metrics
+
     def samples(self, run_id: str) -> list[dict[str, Any]]:
         """What the model in training answered at which step, oldest first."""
         with self._lock:
@@ -56,22 +62,26 @@ class Metrics:
             self._seen.popitem(last=False)
         tail = RunDir(self._runs_dir / run_id).tail(seen.offset)
         seen.offset = tail.offset
-        for event in tail.events:
-            if event.get("type") == "metrics" and event.get("resumed"):
-                # What follows was computed again; the event itself stays, so that the charts can mark the place.
-                seen.metrics = [*(old for old in seen.metrics if _step(old) <= _step(event)), event]
-                seen.samples = [old for old in seen.samples if _step(old) <= _step(event)]
-            elif event.get("type") == "metrics":
-                seen.metrics.append(event)
-            elif event.get("type") == "sample":
-                seen.samples.append(event)
-            elif event.get("type") == "log" and isinstance(event.get("text"), str):
-                seen.log.append(event["text"])
-        if len(seen.metrics) > KEPT_EVENTS:
-            seen.metrics = seen.metrics[::2]
+        _take(seen, tail.events)
+        if len(seen.metrics) > KEPT_EVENTS:  # of the steps every other one; held-out figures and the places of a resume are few
+            seen.metrics = [event for i, event in enumerate(seen.metrics) if i % 2 == 0 or "loss" not in event]
         del seen.samples[:-KEPT_SAMPLES]
         del seen.log[:-200]
         return seen
+
+
+def _take(seen: _Seen, events: list[dict[str, Any]]) -> None:
+    for event in events:
+        if event.get("type") == "metrics" and event.get("resumed"):
+            # What follows was computed again; the event itself stays, so that the charts can mark the place.
+            seen.metrics = [*(old for old in seen.metrics if _step(old) <= _step(event)), event]
+            seen.samples = [old for old in seen.samples if _step(old) <= _step(event)]
+        elif event.get("type") == "metrics":
+            seen.metrics.append(event)
+        elif event.get("type") == "sample":
+            seen.samples.append(event)
+        elif event.get("type") == "log" and isinstance(event.get("text"), str):
+            seen.log.append(event["text"])
 
 
 def _step(event: dict[str, Any]) -> float:

@@ -63,6 +63,7 @@ CHARTS: tuple[Chart, ...] = (
     _pair("imitation", "Loss of imitation", "nll_loss"),
     _pair("accuracy", "Ranks the good answer first", "accuracy", True),
     _pair("margin", "Margin between the two scores", "margin"),
+    Chart("scores", "Scores", (Line("max_reward", "highest"), Line("mean_reward", "mean"), Line("min_reward", "lowest"))),
     _pair("reward", "Reward", "reward"),
     _pair("reward-spread", "Spread of rewards in a group", "reward_std"),
     Chart("rewards", "Rewards in training", (Line("rewards/chosen", "good"), Line("rewards/rejected", "bad"))),

@@ -30,12 +30,12 @@ def routes(studio: Studio) -> list[BaseRoute]:
 
 
 def named(studio: Studio, viewer: Viewer, run_ids: str) -> dict[str, Points]:
-    """What the runs reported, by name; NotFound when one is not the viewer's."""
+    """All that the runs reported, by name; NotFound when one is not the viewer's."""
     ids = list(dict.fromkeys(part for part in run_ids.split(",") if part))
     if not 0 < len(ids) <= MOST_RUNS:
         raise BadInput(f"Say which runs are meant, {MOST_RUNS} at most.")
     chosen = [studio.run(viewer, run_id) for run_id in ids]
-    return {name: studio.metrics.of(run_id) for run_id, name in own_names(chosen).items()}
+    return {name: studio.metrics.whole(run_id) for run_id, name in own_names(chosen).items()}
 
 
 class _Files:

@@ -23,7 +23,7 @@ from training.samples import spread, untouched
 
 pytestmark = pytest.mark.model
 
-FEW: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "lora_rank": 4, "max_length": 128, "learning_rate": 0.02}
+FEW: dict[str, Any] = {"max_steps": 8, "batch_size": 4, "lora_rank": 4, "max_length": 128, "learning_rate": 0.02}
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,17 @@ def test_the_adapter_is_the_same_byte_for_byte_with_and_without_samples(tmp_path
     from dataclasses import replace
 
     rows = [*dpo_rows(), *dpo_rows(4, "held_out")] if isinstance(config, DpoConfig) else [*sft_rows(), *sft_rows(4, "held_out")]
-    runs = [make_run(tmp_path / name, base, c, rows) for name, c in (("on", config), ("off", replace(config, sample_prompts=0)))]
+    runs = [
+        make_run(tmp_path / name, base, c, rows, samples=True)
+        for name, c in (("on", config), ("off", replace(config, sample_prompts=0)))
+    ]
     for run in runs:
         main(run)
     on, off = (adapter_weights(run) for run in runs)
     assert on.keys() == off.keys()
     assert all(torch.equal(on[name], off[name]) for name in on)
     told = events(runs[0], "sample")
-    assert sorted({event["step"] for event in told}) == [0, 1, 2, 3, 4]
+    assert sorted({event["step"] for event in told}) == [0, 2, 4, 6, 8]
     assert [event["prompt"] for event in told if event["step"] == 0] == [row["prompt"][-1]["content"] for row in rows[-4:]]
     assert {event["split"] for event in told} == {"held_out"}
     assert len({event["text"] for event in told}) > 4, "the model has learned nothing that shows"
@@ -69,9 +72,9 @@ def test_the_adapter_is_the_same_byte_for_byte_with_and_without_samples(tmp_path
 
 def test_the_last_answers_are_those_that_the_adapter_gives_everywhere_else(tmp_path: Path, base: Path) -> None:
     config = SftConfig(**FEW, tuning="lora", precision="fp32", sample_prompts=2)
-    run = make_run(tmp_path / "run", base, config, [*sft_rows(), *sft_rows(4, "held_out")])
+    run = make_run(tmp_path / "run", base, config, [*sft_rows(), *sft_rows(4, "held_out")], samples=True)
     sft.main(run)
-    last = [event for event in events(run, "sample") if event["step"] == 4]
+    last = [event for event in events(run, "sample") if event["step"] == 8]
     engine = LocalEngine(ModelSpec("local", str(base), str(run.path / "adapter")))
     asked = [GenRequest((Message("user", event["prompt"]),), samples.TOKENS, temperature=0.0) for event in last]
     assert {result.index: result.text for result in engine.generate(asked)} == {i: event["text"] for i, event in enumerate(last)}
@@ -83,7 +86,7 @@ def test_a_stop_is_heard_between_two_tokens_and_before_the_first_step(
 ) -> None:
     from data.rundir import Stopped
 
-    run = make_run(tmp_path / "run", base, SftConfig(**FEW, tuning="lora"), sft_rows())
+    run = make_run(tmp_path / "run", base, SftConfig(**FEW, tuning="lora"), sft_rows(), samples=True)
     steps: list[int] = []
     step = samples.Cohort.step
 
@@ -104,7 +107,7 @@ def test_what_takes_too_long_is_cut_and_what_cannot_write_ends_no_run(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "SECONDS", 0.0)
-    run = make_run(tmp_path / "slow", base, SftConfig(**FEW, tuning="lora", sample_prompts=1), sft_rows())
+    run = make_run(tmp_path / "slow", base, SftConfig(**FEW, tuning="lora", sample_prompts=1), sft_rows(), samples=True)
     sft.main(run)
     assert {(event["text"], event["cut"], event["split"]) for event in events(run, "sample")} == {("", True, "train")}
 
@@ -112,8 +115,8 @@ def test_what_takes_too_long_is_cut_and_what_cannot_write_ends_no_run(
         raise RuntimeError("no")
 
     monkeypatch.setattr(samples, "Cohort", broken)
-    run = make_run(tmp_path / "broken", base, SftConfig(**FEW, tuning="lora"), sft_rows())
-    assert sft.main(run)["steps"] == 4
+    run = make_run(tmp_path / "broken", base, SftConfig(**FEW, tuning="lora"), sft_rows(), samples=True)
+    assert sft.main(run)["steps"] == 8
     assert events(run, "sample") == []
     assert [event["text"] for event in events(run, "log") if "sample answers" in event["text"]] == [
         "No sample answers: RuntimeError while the model wrote; training goes on."

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,16 @@ def sft_rows(n: int = 12, split: str = "train") -> list[dict[str, Any]]:
 
 
 def make_run(
-    folder: Path, base: Path | str, config: TrainConfig, rows: Sequence[Mapping[str, Any]], adapter: Path | str = ""
+    folder: Path,
+    base: Path | str,
+    config: TrainConfig,
+    rows: Sequence[Mapping[str, Any]],
+    adapter: Path | str = "",
+    samples: bool = False,
 ) -> RunDir:
-    """A run folder ready to start; its data file lies inside it."""
+    """A run folder ready to start; its data file lies inside it. Without `samples` nothing is answered while it trains: a tiny
+    model babbles to the limit."""
+    config = config if samples else replace(config, sample_prompts=0)
     import pyarrow
     import pyarrow.parquet
 

@@ -58,8 +58,8 @@ class Samples(TrainerCallback):
             self._say(state, kwargs["model"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        due = {round(state.max_steps * quarter / MOMENTS) for quarter in range(1, MOMENTS + 1)}
-        if state.global_step in due:
+        quarters = MOMENTS if state.max_steps >= 2 * MOMENTS else 1  # a run of a few steps: its end alone
+        if state.global_step in {round(state.max_steps * part / quarters) for part in range(1, quarters + 1)}:
             self._say(state, kwargs["model"])
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
