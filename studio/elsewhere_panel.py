@@ -90,9 +90,9 @@ class ElsewherePanel:
                 self.pack = gr.Button("Make the file to carry", scale=0, min_width=220, elem_id=f"{self._page}-carry")
             self.made = block(elem_id=f"{self._page}-carried")
 
-    def wire(self, inputs: Sequence[Any], where: gr.Textbox, redrawn_by: Sequence[Any]) -> None:
-        """`inputs`: what `outline` and `prepare` are given; `where`: the page's box for addresses to go to; `redrawn_by`: the
-        page's events after which another run may be meant."""
+    def wire(self, inputs: Sequence[Any], where: gr.Textbox, after: Sequence[Any]) -> None:
+        """`inputs`: what `outline` and `prepare` are given; `where`: the page's box for addresses to go to; `after`: the page's
+        events (what `demo.load` and its like return) after which another run may be meant."""
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         choices = [self.way, self.preset, self.devices, self.nodes, self.gpu, self.hours, self.bucket]
         outputs = [
@@ -107,7 +107,10 @@ class ElsewherePanel:
             self.pack,
             self.made,
         ]
-        gr.on([*redrawn_by, *(each.change for each in choices)], guarded(self.show), [*choices, *inputs], outputs, **quiet)
+        redraw: list[Any] = [guarded(self.show), [*choices, *inputs], outputs]
+        gr.on([each.change for each in choices], *redraw, **quiet)
+        for event in after:
+            event.then(*redraw, **quiet)
         goes_to(self.start.click(guarded(self.begin), [*choices, *inputs], where, **PRIVATE), where)
         self.pack.click(guarded(self.carry), [*choices, *inputs], self.made, **PRIVATE)
 

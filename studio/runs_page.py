@@ -102,15 +102,17 @@ class RunsPage:
             *self.controls.outputs,
         ]
         shared: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-        demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
-        for each in (self.list, self.controls.group):
+        loaded = demo.load(guarded(self.load), outputs=[self.top.html, self.picked, *live], **shared)
+        chosen = [
             each.pick(guarded(self.pick), outputs=[self.picked, self.watch.look, *live], **shared)
+            for each in (self.list, self.controls.group)
+        ]
         self.timer.tick(guarded(self.refresh), [self.picked, *self.watch.inputs], live, **shared)
         self.watch.charts.look(guarded(self.look), self.picked, [self.watch.look, *self.watch.outputs], **shared)
         goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
         self.take_out.wire(self._chosen, self.picked, self.where)
-        self.elsewhere.wire([self.picked], self.where, [demo.load, self.picked.change])
+        self.elsewhere.wire([self.picked], self.where, [loaded, *chosen])
         self.controls.queue.move(guarded(self.move), self.picked, live, **shared)
         self.controls.resume.click(guarded(self.resume), self.picked, live, **shared)
         self.controls.stop_group.click(guarded(self.end_group), self.picked, live, **shared)

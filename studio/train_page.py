@@ -6,7 +6,7 @@ Everything else has a default that was measured on the demo model or is a publis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -20,12 +20,15 @@ from labeling import snapshots
 from studio import several
 from studio.choices import outside_world
 from studio.context import Studio, Viewer
+from studio.elsewhere import Prepared, of_plan
+from studio.elsewhere_panel import ElsewherePanel, Outline
 from studio.form import Form
 from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
 from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
 from studio.render import Html, count, empty, facts, figures, note, notes, run_link
 from studio.several_panel import SeveralPanel
+from studio.train_plan import TrainPlan
 from studio.visitors import RunSize
 from training.config import Method, TrainConfig, from_json, method_named, recipe, run_args, steps_of
 from training.methods import METHOD_FACTS, module_of
@@ -53,6 +56,7 @@ class TrainPage:
         self._studio = studio
         self.which = LabelChoice("train")
         self.several = SeveralPanel("several")
+        self.elsewhere = ElsewherePanel(studio, self.outline, self.prepared, "train")
 
     def build(self, demo: gr.Blocks) -> None:
         self.top = Top(self._studio, self.path)
@@ -77,14 +81,15 @@ class TrainPage:
             self.which.build()
         self.form.build_closed("dpo")
         self._build_several()
+        self.elsewhere.build()
         self.where = gr.Textbox("", visible=False)
         self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
         knobs, which = self.form.components, self.which.components
         chosen = [self.recipe, self.name, self.learns, self.go, self.proposal, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-        demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
+        loaded = demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
         changed = [each.submit if isinstance(each, gr.Textbox) else each.input for each in which]
-        gr.on(
+        chose = gr.on(
             [
                 self.method.input,
                 self.start_from.input,
@@ -97,7 +102,7 @@ class TrainPage:
             chosen,
             **quiet,
         )
-        self.recipe.input(guarded(self.fill), [self.method, self.start_from, self.recipe, *which], chosen, **quiet)
+        filled = self.recipe.input(guarded(self.fill), [self.method, self.start_from, self.recipe, *which], chosen, **quiet)
         started = self.go.click(
             guarded(self.start),
             [self.method, self.start_from, self.name, *which, *knobs],
@@ -106,6 +111,8 @@ class TrainPage:
             **PRIVATE,
         )
         goes_to(started, self.where)
+        held = [self.method, self.start_from, self.name, *which, *knobs]
+        self.elsewhere.wire(held, self.where, [loaded, chose, filled])
         self._wire_several([self.method, self.start_from, *which, *knobs], quiet)
 
     def _build_several(self) -> None:
@@ -241,6 +248,23 @@ class TrainPage:
             snapshot.snapshot_id,
             group_id,
         )
+
+    def outline(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> Outline | None:
+        """What the run would be elsewhere; None before there is something to train."""
+        if not model_id or not name:
+            return None
+        plan = self._plan(self._studio.viewer(request), chosen, model_id, values)
+        return Outline(name, plan.method, plan.config.batch_size * plan.config.accumulation)
+
+    def prepared(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> Prepared:
+        viewer = self._studio.viewer(request)
+        return of_plan(self._studio, viewer, self._plan(viewer, chosen, model_id, values), name)
+
+    def _plan(self, viewer: Viewer, chosen: str, model_id: str | None, values: Sequence[Any]) -> TrainPlan:
+        """What the controls hold."""
+        method, split = method_named(chosen), len(self.which.components)
+        config = self.form.read(method, values[split:])
+        return TrainPlan(method, self._parent(viewer, model_id), config, *self.which.read(tuple(values[:split])), ())
 
     # --- what is shown ---
 

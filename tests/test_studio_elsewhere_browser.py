@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from run_studio import CHILD, ended, freeze, labelled_project, train, wait
 from test_studio_elsewhere import packed, trained
 
 from data import runs
-from data.records import Project, Run
+from data.records import Project, Run, Snapshot
 from data.settings import Settings
 from studio import elsewhere
 from studio.context import Studio, open_studio
@@ -27,6 +28,7 @@ class Site(NamedTuple):
     url: str
     studio: Studio
     project: Project
+    snapshot: Snapshot
     run: Run
 
 
@@ -37,11 +39,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         from studio.ui import build_ui, launch_options
 
         project = labelled_project(studio)
-        run = wait(studio.db, train(studio, freeze(studio, project), {"max_steps": 2}).run_id, ended)
+        snapshot = freeze(studio, project)
+        run = wait(studio.db, train(studio, snapshot, {"max_steps": 2}).run_id, ended)
         runs.update(studio.db, run.run_id, name=HOSTILE)
         demo = build_ui(studio)
         demo.launch(**launch_options(studio))
-        yield Site(f"http://127.0.0.1:{settings.port}", studio, project, run)
+        yield Site(f"http://127.0.0.1:{settings.port}", studio, project, snapshot, run)
         demo.close(verbose=False)
 
 
@@ -77,6 +80,10 @@ def test_the_command_follows_the_choices_whatever_the_run_is_called(page: Any, s
         page.locator('button[data-file="job.sh"]').click()
     assert Path(download.value.path()).read_text() == page.locator("#run-file").text_content()
     assert page.locator("img[src=x]").count() == 0
+    other = train(site.studio, site.snapshot, {"max_steps": 2})  # another one is picked: the commands are its own
+    wait(site.studio.db, other.run_id, ended)
+    page.locator(f'#run-list a[data-run="{other.run_id}"]').click()
+    page.locator("#run-command", has_text="runs/first").wait_for()
 
 
 def test_a_run_is_carried_away_and_brought_back(page: Any, site: Site, tmp_path: Path) -> None:
@@ -105,3 +112,17 @@ def test_a_run_starts_on_several_devices_of_this_machine(page: Any, site: Site, 
     (new,) = [run for run in runs.of_project(site.studio.db, site.project.project_id) if run.run_id not in before]
     assert new.config["args"]["launch"]["devices"] == 2
     assert wait(site.studio.db, new.run_id, ended).status == "finished"
+
+
+def test_the_train_page_packs_what_its_form_says(page: Any, site: Site) -> None:
+    page.goto(f"{site.url}/train")
+    page.locator("#train-elsewhere button.label-wrap").click()
+    page.locator("#train-command", has_text="--module training.dpo runs/dpo-on-").wait_for()
+    page.locator("#train-carry").click()
+    with page.expect_download() as download:
+        page.locator("#train-carried a.st-cta").click()
+    with tarfile.open(download.value.path()) as archive:
+        (name,) = [each for each in archive.getnames() if each.endswith("/config.json") and "/runs/" in each]
+        config = json.load(archive.extractfile(name))  # type: ignore[arg-type]
+    assert (config["kind"], config["project_id"]) == ("dpo", site.project.project_id)
+    assert config["args"]["model"]["base"] == "data/demo/model"
