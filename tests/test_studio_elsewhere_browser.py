@@ -14,7 +14,7 @@ from run_studio import CHILD, ended, freeze, labelled_project, train, wait
 from test_studio_elsewhere import packed, trained
 
 from data import runs
-from data.records import Project, Run, Snapshot
+from data.records import Project, Run
 from data.settings import Settings
 from studio import elsewhere
 from studio.context import Studio, open_studio
@@ -28,7 +28,6 @@ class Site(NamedTuple):
     url: str
     studio: Studio
     project: Project
-    snapshot: Snapshot
     run: Run
 
 
@@ -40,11 +39,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
         project = labelled_project(studio)
         snapshot = freeze(studio, project)
-        run = wait(studio.db, train(studio, snapshot, {"max_steps": 2}).run_id, ended)
+        for _ in ("First", HOSTILE):
+            run = wait(studio.db, train(studio, snapshot, {"max_steps": 2}).run_id, ended)
         runs.update(studio.db, run.run_id, name=HOSTILE)
         demo = build_ui(studio)
         demo.launch(**launch_options(studio))
-        yield Site(f"http://127.0.0.1:{settings.port}", studio, project, snapshot, run)
+        yield Site(f"http://127.0.0.1:{settings.port}", studio, project, run)
         demo.close(verbose=False)
 
 
@@ -80,9 +80,8 @@ def test_the_command_follows_the_choices_whatever_the_run_is_called(page: Any, s
         page.locator('button[data-file="job.sh"]').click()
     assert Path(download.value.path()).read_text() == page.locator("#run-file").text_content()
     assert page.locator("img[src=x]").count() == 0
-    other = train(site.studio, site.snapshot, {"max_steps": 2})  # another one is picked: the commands are its own
-    wait(site.studio.db, other.run_id, ended)
-    page.locator(f'#run-list a[data-run="{other.run_id}"]').click()
+    choose(page, "accelerate", "--num_processes 4")
+    page.locator("#run-list a", has_text="First").click()
     page.locator("#run-command", has_text="runs/first").wait_for()
 
 
