@@ -1,7 +1,6 @@
 """How a run goes on in its own folder after a stop, a failure or a kill: sealed checkpoints, a folder ready to start again.
 
     runs/<id>/checkpoints/checkpoint-<step>/seal.json    written last: the size and sha256 of every file beside it
-    runs/<id>/checkpoints/best-<step>.safetensors        the best weights so far, where a run keeps them
 
 A checkpoint without its seal was cut off while it was written, and one whose files differ from it is damaged: both are as if they
 were not there. Free of torch: the web process asks `newest` whether there is something to go on from and calls `reopen`.
@@ -52,6 +51,24 @@ def sealed(folder: Path) -> list[Checkpoint]:
 def newest(folder: Path) -> Checkpoint | None:
     """The one a run in this folder would go on from, unless the child finds it damaged."""
     return next(iter(sealed(folder)), None)
+
+
+class StartPoint(NamedTuple):
+    """What a child goes on from, and the steps of newer checkpoints that are of no use."""
+
+    checkpoint: Checkpoint | None
+    unusable: list[int]
+
+
+def start_point(folder: Path) -> StartPoint:
+    """The newest checkpoint whose every file is as it was sealed."""
+    unusable: list[int] = []
+    for path in sorted((folder / FOLDER).glob("checkpoint-*"), key=_step_of, reverse=True):
+        found = _read(path)
+        if found and is_whole(found):
+            return StartPoint(found, unusable)
+        unusable.append(_step_of(path))
+    return StartPoint(None, unusable)
 
 
 def is_whole(checkpoint: Checkpoint) -> bool:
@@ -108,6 +125,11 @@ def _read(path: Path) -> Checkpoint | None:
         return Checkpoint(path, int(raw["step"]), dict(raw["state"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _step_of(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _files(path: Path) -> list[Path]:

@@ -33,7 +33,7 @@ def test_the_newest_sealed_checkpoint_is_the_one_to_go_on_from(run: RunDir) -> N
     found = resume.newest(run.path)
     assert found is not None
     assert (found.step, found.state) == (10, {"tokens": 10})
-    assert resume.is_whole(found)
+    assert resume.start_point(run.path) == (found, [11])
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "ref/adapter_model.safetensors"])
@@ -44,8 +44,12 @@ def test_a_damaged_checkpoint_is_not_whole(run: RunDir, file: str) -> None:
     found = resume.newest(run.path)
     assert found is not None
     assert not resume.is_whole(found)
+    older = written(run, 9)
+    assert resume.start_point(run.path) == (resume.Checkpoint(older, 9, {"tokens": 9}), [10])
     (path / file).write_bytes(raw[:-1])
-    assert resume.newest(run.path) is None, "a truncated file is seen without hashing"
+    cut = resume.newest(run.path)
+    assert cut is not None
+    assert cut.step == 9, "a truncated file is seen without hashing"
 
 
 @pytest.mark.parametrize("words", ["", "{", "[]", '{"step": 1}', '{"step": 1, "files": 3, "state": {}}'])
@@ -57,10 +61,9 @@ def test_a_seal_that_cannot_be_read_is_none(run: RunDir, words: str) -> None:
 def test_only_what_is_named_is_kept(run: RunDir) -> None:
     for step in (1, 2, 3):
         written(run, step)
-    (run.path / "checkpoints" / "best-1.safetensors").touch()
-    (run.path / "checkpoints" / "best-2.safetensors").touch()
-    resume.prune(run.path, {"checkpoint-3", "best-2.safetensors"})
-    assert {path.name for path in (run.path / "checkpoints").iterdir()} == {"checkpoint-3", "best-2.safetensors"}
+    (run.path / "checkpoints" / "README.md").touch()
+    resume.prune(run.path, {"checkpoint-3", "checkpoint-1"})
+    assert {path.name for path in (run.path / "checkpoints").iterdir()} == {"checkpoint-3", "checkpoint-1"}
     resume.discard(run.path)
     assert not (run.path / "checkpoints").exists()
 

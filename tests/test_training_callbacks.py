@@ -17,8 +17,9 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from data.errors import BadInput, RunError
 from data.rundir import RunDir, Stopped
 from tests.training_runs import events
-from training.callbacks import RunEvents, failures_in_words, numbers
+from training.callbacks import RunEvents, numbers
 from training.config import DpoConfig
+from training.out_of_memory import failures_in_words
 
 pytestmark = pytest.mark.model
 
@@ -41,6 +42,7 @@ def test_metrics_keep_trls_names_and_turn_what_is_not_finite_into_null(run: RunD
     event = json.loads(line)
     assert (event["type"], event["step"], event["loss"], event["rewards/margins"]) == ("metrics", 1, 0.69, None)
     assert event["tokens_per_second"] > 0
+    assert 0.01 < event["memory_gb"] < 1000
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_words(run: RunDir) -> None:

@@ -84,11 +84,13 @@ def make_run(
     return run
 
 
-def start(method: str, run: RunDir) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def start(method: str, run: RunDir, **happens: object) -> subprocess.Popen[bytes]:
+    """`happens`: what is to befall it, as `tests/training_child.py` has it."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in happens.items()}}
+    module = ["tests.training_child", method] if happens else [f"training.{method}"]
     with (run.path / "stdout.log").open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", f"training.{method}", str(run.path)], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, "-m", *module, str(run.path)], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT
         )
 
 

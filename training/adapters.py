@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,12 +18,13 @@ from peft import LoraConfig, PeftModel
 
 from data.engine import ModelSpec
 from data.errors import RunError
+from data.resume import FOLDER, discard
 from data.rundir import RunDir
 from training import reporting
-from training.callbacks import RunEvents, StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
+from training.checkpoints import Checkpoints
 from training.config import KtoConfig, Method, TrainConfig
-from training.export import Lineage, save_adapter, save_model
+from training.export import Lineage, save_adapter, save_model, weights_sha256
 from training.loop import Job
 from training.models import attach_adapter, context_length, has_bf16, load_base, load_tokenizer
 from training.ranks import even_batch, is_first, several, sharding, wait_for_all, whole_weights
@@ -70,11 +70,11 @@ def load_trainable(spec: ModelSpec, config: TrainConfig, rows: Rows = NO_ROWS) -
 
 
 def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dict[str, Any]:
-    """Arguments that mean the same to every trainer of TRL; no checkpoints, no pickle."""
+    """Arguments that mean the same to every trainer of TRL; no pickle."""
     on_gpu = torch.cuda.is_available()
     check_devices()
     return {
-        "output_dir": str(run.path / "trainer"),
+        "output_dir": str(run.path / FOLDER),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
@@ -90,8 +90,9 @@ def common_args(run: RunDir, config: TrainConfig, rows: Rows, limit: int) -> dic
         "logging_steps": config.log_every,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # else a loss that is not a number is replaced by the average so far
-        "eval_strategy": "epoch" if rows.held_out else "no",
-        "save_strategy": "no",
+        "eval_strategy": ("steps" if config.eval_every else "epoch") if rows.held_out else "no",
+        "eval_steps": config.eval_every or None,
+        "save_strategy": "no",  # `training/checkpoints.py` says when
         **reporting.arguments(run, config.report_to),
         "disable_tqdm": True,
         "seed": config.seed,
@@ -117,6 +118,12 @@ def _held_out_batch(config: TrainConfig, rows: int) -> int:
 def trl_trainer(kind: Any, job: Job, args: Any, rows: Rows, **more: Any) -> Any:
     """One of TRL's trainers over the job's base, ready to train; `more` are arguments of this trainer alone."""
     job.run.event("log", text="Trained by TRL.")
+    if job.split > 1:  # the same rows a step, fewer of them at a time
+        args.per_device_train_batch_size //= job.split
+        args.per_device_eval_batch_size = args.per_device_train_batch_size
+        args.gradient_accumulation_steps *= job.split
+        if getattr(args, "steps_per_generation", None):  # counted in these smaller batches too
+            args.steps_per_generation *= job.split
     trainer = kind(
         model=job.start.model,
         args=args,
@@ -160,36 +167,37 @@ def hold_in_float32(model: torch.nn.Module, parent: dict[str, torch.Tensor]) -> 
             parameter.data = parent.get(name, parameter.data).float().to(parameter.device)
 
 
-def train(trainer: Any) -> None:
-    """Train to the end or to a stop, in the middle of an evaluation too; Stopped before the first step."""
-    with suppress(StoppedEvaluating):
-        trainer.train()
-
-
 def finish(
-    run: RunDir, method: Method, spec: ModelSpec, config: TrainConfig, trainer: Any, events: RunEvents, first_loss: float | None
+    run: RunDir, method: Method, spec: ModelSpec, config: TrainConfig, checkpoints: Checkpoints, first_loss: float | None
 ) -> dict[str, Any]:
-    """Save the adapter or the whole model, whether training ended or was stopped, and say what came out."""
+    """Save the adapter or the whole model, whether training ended or was stopped, and say what came out; a run that is over needs
+    no checkpoints."""
+    trainer, events = checkpoints.trainer, checkpoints.events
     steps = int(trainer.state.global_step)
+    best = checkpoints.keep_best()
     record = run.config()
     lineage = Lineage(
-        method, spec.base, spec.adapter, config.to_json(), record.get("data", {}), record.get("versions", {}), events.final(), steps
+        method, spec.base, spec.adapter, config.to_json(), record.get("data", {}), record.get("versions", {}), events.final(), best
     )
     full = config.tuning == "full"
+    made = "model" if full else "adapter"
     weights = whole_weights(trainer) if full or sharding() else None  # every process must take part
     if is_first() and full:
         model = trainer.accelerator.unwrap_model(trainer.model)
-        save_model(model, weights or {}, load_tokenizer(spec.base), run.path / "model", lineage)
+        save_model(model, weights or {}, load_tokenizer(spec.base), run.path / made, lineage)
     elif is_first():
-        save_adapter(trainer.model, run.path / "adapter", lineage, weights)
+        save_adapter(trainer.model, run.path / made, lineage, weights)
     wait_for_all()
+    if is_first() and not run.stop_requested:
+        discard(run.path)
     return {
-        **({"model": "model"} if config.tuning == "full" else {"adapter": "adapter"}),
+        made: made,
+        f"{made}_sha256": weights_sha256(run.path / made),
         "steps": steps,
         "seconds": round(time.monotonic() - events.started, 1),
         "first_loss": first_loss,
         "metrics": events.final(),
-    }
+    } | checkpoints.result()
 
 
 def log_dropped(run: RunDir, dropped: Dropped) -> None:

@@ -1,5 +1,4 @@
-"""What a trainer says while it runs, and how it is stopped: events into the run folder, the stop file, failures in
-words.
+"""What a trainer says while it runs, and how it is stopped: events into the run folder, the stop file.
 
 Imported by the trainers inside `main`, after `transformers`. Metric names are TRL's own. A value that is not a number
 becomes null in the event, and a loss that is not a number ends the run: everything after it would be noise.
@@ -8,14 +7,17 @@ becomes null in the event, and a loss that is not a number ends the run: everyth
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from data.errors import RunError, StudioError
+from data.errors import RunError
 from data.rundir import SAY_S, RunDir, Stopped
 from training.config import TrainConfig
 from training.ranks import anyone
@@ -35,16 +37,20 @@ class RunEvents(TrainerCallback):
     def __init__(self, run: RunDir, config: TrainConfig) -> None:
         self.run = run
         self.config = config
-        self.history: list[dict[str, float | None]] = []
+        self.first_loss: float | None = None
         self.held_out: dict[str, float | None] = {}
         self.started = time.monotonic()
+        self._logged_steps = 0
+        self._recent: deque[dict[str, float | None]] = deque(maxlen=_LAST)
+        self._before = 0.0  # seconds of the run before it went on from a checkpoint
         self._told = 0.0
         self._tokens = 0.0
         self._logged = self.started
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.started = self._logged = time.monotonic()
-        self.run.progress(0, state.max_steps, "steps", self.started)
+        self._logged = time.monotonic()
+        self.started = self._logged - self._before
+        self.run.progress(state.global_step, state.max_steps, "steps", self.started)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == 0 and anyone(self.run.stop_requested):
@@ -81,7 +87,10 @@ class RunEvents(TrainerCallback):
         metrics = numbers(logs)
         if "loss" in logs:
             metrics["tokens_per_second"] = self._speed(metrics.get("num_tokens"))
-            self.history.append(metrics)
+            metrics["memory_gb"] = peak_memory_gb()
+            self.first_loss = metrics["loss"] if not self._logged_steps else self.first_loss
+            self._logged_steps += 1
+            self._recent.append(metrics)
         else:
             self.held_out = {name: value for name, value in metrics.items() if name.startswith("eval_")}
         self.run.event("metrics", step=state.global_step, **metrics)
@@ -93,13 +102,29 @@ class RunEvents(TrainerCallback):
 
     def final(self) -> dict[str, float | None]:
         """Each metric's mean over the last fifth of the logged steps (ten at most); held-out figures of the last evaluation."""
-        last = self.history[-min(_LAST, max(1, len(self.history) // 5)) :]
+        last = list(self._recent)[-min(_LAST, max(1, self._logged_steps // 5)) :]
         names = [name for name in (last[-1] if last else {}) if name not in ("epoch", "num_tokens", "learning_rate")]
         return {name: _mean([entry.get(name) for entry in last]) for name in names} | self.held_out
 
     def paused(self, seconds: float) -> None:
         """So long something else than training went on: it does not count into tokens a second."""
         self._logged += seconds
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, for `restore`."""
+        return {
+            "first_loss": self.first_loss,
+            "logged_steps": self._logged_steps,
+            "recent": list(self._recent),
+            "held_out": self.held_out,
+            "seconds": time.monotonic() - self.started,
+            "tokens": self._tokens,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.first_loss, self._logged_steps, self.held_out = state["first_loss"], state["logged_steps"], state["held_out"]
+        self._recent.extend(state["recent"])
+        self._before, self._tokens = state["seconds"], state["tokens"]
 
     def _speed(self, tokens: float | None) -> float | None:
         now = time.monotonic()
@@ -119,29 +144,12 @@ def numbers(logs: Mapping[str, Any]) -> dict[str, float | None]:
     return kept
 
 
-@contextmanager
-def failures_in_words(config: TrainConfig) -> Iterator[None]:
-    """Turn the failures that a user can mend into a RunError; let the others through with their own text."""
-    try:
-        yield
-    except StudioError:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        smaller = "halve the batch size" if config.batch_size > 2 else "shorten max_length"
-        also = "" if config.checkpointing else " or turn checkpointing on"
-        raise RunError(
-            f"Memory ran out with batches of {config.batch_size} rows of up to {config.max_length} tokens; "
-            f"{smaller}{also} and start again."
-        ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
+def peak_memory_gb() -> float:
+    """The most that this process has held so far: on the GPU where there is one, else in main memory."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e9, 3)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
 def _mean(values: list[float | None]) -> float | None:

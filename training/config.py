@@ -89,6 +89,10 @@ REPORTERS: Final[dict[str, str]] = {
 }
 _ADAPTERS = ("qlora", "lora")  # of the methods that need the model before the run beside the one they train
 _ADAPTER_HELP = "What is trained; this method trains adapters only."
+_EARLY_HELP = (
+    "End after so many evaluations without a lower held-out loss, and keep the adapter of the lowest; 0 = train to the end."
+)
+_SAVE_HELP = "Steps between two checkpoints to go on from; 0 = every few minutes. A stop always leaves one."
 _BACKEND_HELP = (
     "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
 )
@@ -126,6 +130,11 @@ class TrainConfig:
         "none", "Where the figures go beside this page: into files or a dashboard of your own.",
         choices=tuple(REPORTERS), meanings=tuple(REPORTERS.values()),
     )  # fmt: skip
+    eval_every: int = _knob(
+        0, "Steps between two evaluations on the held-out rows; 0 = after each epoch.", min=0, max=1_000_000, step=1
+    )
+    early_stop: int = _knob(0, _EARLY_HELP, min=0, max=1000, step=1)
+    save_every: int = _knob(0, _SAVE_HELP, min=0, max=1_000_000, step=1)
     checkpointing: bool = _knob(False, "Recompute activations instead of keeping them: less memory, about a third slower.")
     precision: str = _knob("auto", "Arithmetic: auto takes bf16 where the device has it.", choices=("auto", "bf16", "fp32"))
     seed: int = _knob(42, "Same seed, data, versions and device: same result.", min=0, max=2**31 - 1, step=1)

@@ -7,11 +7,13 @@ it, so that moving the whole does not break the record and no machine's path is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.rundir import sha256_of
 from training.config import Method
 from training.methods import METHOD_FACTS
 
@@ -109,6 +111,14 @@ _ADAPTER_CODE = """from peft import PeftModel
 from transformers import {loader}
 
 model = PeftModel.from_pretrained({loader}.from_pretrained({base!r}{head}), "this folder")"""
+
+
+def weights_sha256(folder: Path) -> str:
+    """What tells these weights from any other: its file's sha256, or one over those of several files."""
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return sha256_of(files[0])
+    return hashlib.sha256(" ".join(f"{file.name} {sha256_of(file)}" for file in files).encode()).hexdigest()
 
 
 def _readme(lineage: Lineage) -> str:

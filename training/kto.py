@@ -15,7 +15,7 @@ from typing import Any
 from data.rundir import RunDir, run_child
 from training.config import KtoConfig
 from training.loop import Job, train_run
-from training.rows import Balance, Rows, kto_balance, kto_order
+from training.rows import Balance, Rows, in_turn, kto_balance, kto_order
 
 
 def main(run: RunDir) -> dict[str, Any]:
@@ -49,6 +49,8 @@ def by_trl(job: Job, dealt: Rows, weights: Balance) -> Any:
 
     from training.adapters import common_args, reference_model, trl_trainer
 
+    if job.split > 1:
+        dealt = Rows(*(in_turn(part, config.batch_size) for part in dealt))
     args = KTOConfig(
         **common_args(job.run, config, dealt, job.start.limit),
         beta=config.beta,

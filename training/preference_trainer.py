@@ -69,7 +69,7 @@ def studio_trainer(job: Job, plan: Plan, layout: Layout) -> PreferenceTrainer:
     if not config.checkpointing and must_recompute(model, plan.train, layout):
         common["gradient_checkpointing"] = True
         run.event("log", text="Memory is short, so activations are computed again instead of kept: about a third slower.")
-    trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, job.events)
+    trainer = PreferenceTrainer(TrainingArguments(**common), scorer, plan, job.events, job.split)
     how = "each prompt is computed once for both answers" if layout == "shared" else "each answer with a copy of its prompt"
     if len(plan.train[0].completions) == 1 and not plan.dealt:
         how = "rows of like length together"
@@ -101,10 +101,13 @@ def reference_cache(run: RunDir, config: TrainConfig, start: Trainable, scorer: 
 class PreferenceTrainer(Trainer):
     """Trains the active adapter of `scorer.model`; call `refer` first where the objective needs a reference."""
 
-    def __init__(self, args: TrainingArguments, scorer: Scorer, plan: Plan, events: RunEvents | None = None) -> None:
+    def __init__(
+        self, args: TrainingArguments, scorer: Scorer, plan: Plan, events: RunEvents | None = None, split: int = 1
+    ) -> None:
         self.scorer, self.objective, self._dealt = scorer, plan.objective, plan.dealt
         self.rows, self.held_out = list(plan.train), list(plan.held_out)
-        self._budget = part_tokens(scorer.model, args.gradient_checkpointing)
+        self._split = split  # a batch is always taken in parts: when memory ran out, in smaller ones of fewer rows
+        self._budget = part_tokens(scorer.model, args.gradient_checkpointing) // split
         self._seen: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._tokens = 0
         super().__init__(
@@ -159,7 +162,7 @@ class PreferenceTrainer(Trainer):
         """The batch's loss; in training its gradient is added up part by part."""
         whole = self._whole(items, tokens)
         total, order, found = torch.zeros((), device=self.scorer.device), [], []
-        for part in parts(items, self.scorer.layout, self._budget):
+        for part in self._parts(items, self.scorer.layout):
             loss, scores = self._part(part, whole)
             if mode == "train":
                 (loss / self.current_gradient_accumulation_steps).backward()
@@ -168,6 +171,11 @@ class PreferenceTrainer(Trainer):
             found.append(scores.detach())
         self._note(mode, order, Scores.join(found), whole)
         return total
+
+    def _parts(self, items: Sequence[Item], layout: Layout) -> Iterator[list[Item]]:
+        rows = math.ceil(len(items) / self._split)
+        for first in range(0, len(items), rows):
+            yield from parts(items[first : first + rows], layout, self._budget)
 
     def _part(self, items: list[Item], whole: Whole) -> tuple[torch.Tensor, Scores]:
         """The rows' share of their batch's loss."""
@@ -178,7 +186,7 @@ class PreferenceTrainer(Trainer):
         kl = torch.zeros((), device=self.scorer.device)
         if items[0].other:
             with torch.no_grad():
-                for part in parts([item.with_other().refer(item.reference[1:]) for item in items], "apart", self._budget):
+                for part in self._parts([item.with_other().refer(item.reference[1:]) for item in items], "apart"):
                     reference = torch.tensor([item.reference[0] for item in part], device=kl.device)
                     kl += (self.scorer.logps(part).sums[:, 0] - reference).sum()
             kl = (kl / len(items)).clamp(min=0)
@@ -190,7 +198,7 @@ class PreferenceTrainer(Trainer):
         try:
             whole = self._whole(items)
             with torch.no_grad():
-                found = [self._part(part, whole)[0] for part in parts(items, self.scorer.layout, self._budget)]
+                found = [self._part(part, whole)[0] for part in self._parts(items, self.scorer.layout)]
         finally:
             self.objective = kept
         return float(sum(float(loss) for loss in found))

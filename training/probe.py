@@ -29,11 +29,12 @@ from transformers import TrainerCallback
 from data.engine import ModelSpec
 from data.rundir import Loading, RunDir
 from training.adapters import Trainable, load_trainable
-from training.callbacks import RunEvents, is_out_of_memory
+from training.callbacks import RunEvents
 from training.config import Method, TrainConfig
 from training.loop import Job
 from training.memory import free_memory
 from training.methods import module_of
+from training.out_of_memory import is_out_of_memory
 from training.preference_rows import items
 from training.preference_trainer import PreferenceTrainer, reference_cache
 from training.rows import Row, Rows

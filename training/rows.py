@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from data.errors import RunError
@@ -230,6 +231,16 @@ def kto_order(rows: Sequence[Row], batch: int, seed: int) -> list[Row]:
         rng.shuffle(part)
     rng.shuffle(dealt)
     return [row for part in dealt for row in part]
+
+
+def in_turn(rows: Sequence[Row], batch: int) -> list[Row]:
+    """Each batch's good and bad rows in turn, so that a part of a batch holds both as well."""
+    turns: list[Row] = []
+    for first in range(0, len(rows), batch):
+        part = rows[first : first + batch]
+        good, bad = ([row for row in part if row["label"] is kind] for kind in (True, False))
+        turns += [row for pair in zip_longest(good, bad) for row in pair if row is not None]
+    return turns
 
 
 def excerpt(row: Mapping[str, Any]) -> str:
