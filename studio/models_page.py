@@ -15,7 +15,7 @@ import gradio as gr
 from data import models, prompts, runs
 from data.errors import BadInput, EngineError
 from data.records import Model
-from studio import local_models
+from studio import lineage, local_models
 from studio.ask_tab import draw_columns
 from studio.choices import is_demo, options, outside_world
 from studio.context import Studio, Viewer
@@ -42,6 +42,7 @@ class ModelsPage:
         self.top = Top(self._studio, self.path)
         heading("Models", "What can answer or judge in this project. What you train here is added by itself.")
         self.list = block(elem_id="models-list")
+        self.family = block(elem_id="models-family")
         with gr.Row(equal_height=False):
             with gr.Column(elem_classes="st-panel", min_width=320):
                 self._build_try()
@@ -53,6 +54,7 @@ class ModelsPage:
         lists = [self.list, self.pick, self.edit]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         demo.load(guarded(self.load), outputs=[self.top.html, *lists, self.fetched, self.timer], **quiet)
+        demo.load(guarded(self.tree), outputs=self.family, **quiet)
         self.timer.tick(guarded(self.watch), outputs=[*lists, self.fetched, self.timer], **quiet)
         self._wire(lists)
 
@@ -161,6 +163,11 @@ class ModelsPage:
             *self._lists(viewer, query(request, "model")),
             *self._progress(viewer),
         ]
+
+    def tree(self, request: gr.Request) -> Html:
+        """What was trained from what."""
+        drawn = lineage.draw(lineage.tree(self._studio, self._studio.viewer(request)))
+        return Html(f'<h2 class="st-h2 st-above">What came from what</h2>{drawn}') if drawn else Html("")
 
     def watch(self, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)

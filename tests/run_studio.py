@@ -60,7 +60,7 @@ def train(studio: Studio, snapshot: Snapshot, knobs: Mapping[str, Any] = {}, met
     """A training run as the Train page starts it, whose child does what `child` says."""
     args = {
         "model": models.get(studio.db, MODEL_ID).spec,
-        "model_id": MODEL_ID,
+        "model_id": child.pop("model_id", MODEL_ID),
         "train": from_json(method, knobs).to_json(),
         **child,
     }
