@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +40,7 @@ class Studio:
     data: Path
 
     def seconds(self, warm: WarmStart | None) -> float:
-        """From the order to the run's first metrics, which follow its first step."""
+        """From the order to the end of the run's first step."""
         jobs = Jobs(self.settings, self.db, warm=warm)
         try:
             frozen = {"file": self.data.name, "sha256": sha256_of(self.data), "rows": PAIRS}
@@ -67,8 +66,12 @@ class Studio:
         return _first_step(folder.tail().events) - began
 
 
-def _first_step(events: list[Mapping[str, Any]]) -> float:
-    return next(datetime.fromisoformat(event["at"]).timestamp() for event in events if event["type"] == "metrics")
+def _first_step(events: list[dict[str, Any]]) -> float:
+    """When the first step was done, by whichever event says so first."""
+    for event in events:
+        if event["type"] == "metrics" or (event.get("unit") == "steps" and event["done"] > 0):
+            return datetime.fromisoformat(event["at"]).timestamp()
+    sys.exit("the run told of no step")
 
 
 def rows(folder: Path, rounds: int) -> list[Row]:
