@@ -138,7 +138,7 @@ def _list(trained: list[Run], chosen: list[Run], warned: Html) -> Html:
     columns = [Column("Run"), Column("Status", "tight"), Column("Started", "num", wide=True)]
     rows = [[_box(run, colours), badge(run.status), ago(run.started_at or run.queued_at)] for run in listed]
     if len(chosen) < 2:
-        says = f"Choose two to {MOST_RUNS} runs." if not chosen else "Choose one more."
+        says = f"Choose 2 to {MOST_RUNS} runs." if not chosen else "Choose one more."
     else:
         says = f"{len(chosen)} runs chosen."
     order = esc(json.dumps([run.run_id for run in chosen]))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_studio_render import HOSTILE, Seen
 from watch_seed import HISTORIES, recorded
 
+from data.records import Snapshot, now, to_row
 from studio.run_verdict import History, Kind, Verdict, at_worst, interval, shown, verdict
+from studio.run_watch import held_out_rows
 
 GOLDEN: dict[str, Kind] = {
     "dpo_collapsed": "collapsed",  # beta 0.1: 57 points lost
@@ -146,3 +149,12 @@ def test_nothing_is_said_of_nothing_and_what_is_said_is_no_markup() -> None:
     assert Seen(drawn).handlers == []
     assert "so far" not in shown(judged(history("dpo_good")), True)
     assert "Healthy so far." in shown(judged(history("dpo_good", 48)), False)
+
+
+def test_held_out_rows_are_known_from_what_was_frozen_until_the_run_says_them(db: Any) -> None:
+    frozen = Snapshot("s1", "p", "preference", "s.parquet", "0", 100, {"rows": {"train": 80, "held_out": 20}}, now())
+    db.insert("snapshots", [to_row(frozen)])
+    studio: Any = SimpleNamespace(db=db)
+    for snapshot, result, rows in (("s1", {}, 20), ("s1", {"held_out_rows": 17}, 17), ("gone", {}, 0), ("", {}, 0)):
+        run: Any = SimpleNamespace(snapshot_id=snapshot, result=result)
+        assert held_out_rows(studio, run) == rows
