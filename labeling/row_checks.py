@@ -26,11 +26,12 @@ Row = Mapping[str, Any]  # one row in TRL's columns, with prompt_id and split
 
 LOPSIDED = 2 / 3  # share of pairs whose chosen answer is the longer (or the shorter) one
 RARE = 0.1  # share of the rarer label below which it hardly counts
-_METHOD: dict[SnapshotLayout, Method] = {"preference": "dpo", "binary": "kto", "sft": "sft"}
+_METHOD: dict[SnapshotLayout, Method] = {"preference": "dpo", "binary": "kto", "sft": "sft", "prompts": "rloo"}
 _NOUN: dict[SnapshotLayout, tuple[str, str]] = {
     "preference": ("pair", "pairs"),
     "binary": ("answer", "answers"),
     "sft": ("answer", "answers"),
+    "prompts": ("prompt", "prompts"),
 }
 
 
@@ -50,6 +51,8 @@ def check_rows(rows: Sequence[Row], layout: SnapshotLayout, every_vote: bool = F
     train = [row for row in rows if row.get("split", "train") != "held_out"]
     if not train:
         return []
+    if layout == "prompts":  # nobody said anything that could contradict itself
+        return [_faults(train, layout)]
     found = [_faults(train, layout), _contradictions(train, layout, every_vote), _repeats(train, layout, every_vote)]
     if layout == "preference":
         found.append(_lengths(train))

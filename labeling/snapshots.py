@@ -4,8 +4,9 @@ fell out.
     preference   prompt, chosen, rejected      DPO, reward model
     binary       prompt, completion, label     KTO
     sft          prompt, completion            SFT on what was chosen or called good
+    prompts      prompt, reference             RLOO and GRPO: the project's prompts; labels play no part
 
-All three conversational, with `prompt_id` and the prompt's stored `split` beside them, and a `weight` where people's agreement is
+All conversational, with `prompt_id` and the prompt's stored `split` beside them, and a `weight` where people's agreement is
 to count (`data/votes.py`). Rows are shuffled with a seed here,
 once: TRL's KTO goes through them in the file's order. The same labels and settings give the same bytes, so freezing twice is
 one snapshot. A child process is given the file, never the database.
@@ -14,6 +15,7 @@ one snapshot. A child process is given the file, never the database.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,8 +47,14 @@ _SCHEMAS: dict[SnapshotLayout, pa.Schema] = {
     "preference": pa.schema([("prompt", _TURNS), ("chosen", _TURNS), ("rejected", _TURNS)]),
     "binary": pa.schema([("prompt", _TURNS), ("completion", _TURNS), ("label", pa.bool_())]),
     "sft": pa.schema([("prompt", _TURNS), ("completion", _TURNS)]),
+    "prompts": pa.schema([("prompt", _TURNS), ("reference", pa.string())]),
 }
-_NOUNS: dict[SnapshotLayout, str] = {"preference": "preferences", "binary": "good or bad answers", "sft": "good answers"}
+_NOUNS: dict[SnapshotLayout, str] = {
+    "preference": "preferences",
+    "binary": "good or bad answers",
+    "sft": "good answers",
+    "prompts": "prompts",
+}
 Row = dict[str, Any]
 
 
@@ -147,6 +155,9 @@ def in_words(manifest: dict[str, Any]) -> list[str]:
 # --- what there is --------------------------------------------------------------------------------------------------
 
 
+_NO_VOTES = Chosen([], {}, Counter(), Counter(), Counter())
+
+
 class _Gathered(NamedTuple):
     chosen: Chosen
     result: Tally
@@ -163,6 +174,8 @@ def _gather(
     seed: int,
 ) -> _Gathered:
     votes.check(filters, rules)
+    if layout == "prompts":
+        return _Gathered(_NO_VOTES, tally((), {}, rules), [_asked(p) for p in prompts.of_project(db, project_id)])
     chosen = votes.choose(db, project_id, filters)
     result = tally(chosen.votes, chosen.known, rules)
     sifted = sieve(_rows(db, result, layout, seed), layout, leave_out)
@@ -190,6 +203,11 @@ def _row(row: PairRow | SingleRow, prompt: Prompt, texts: dict[str, str], layout
     return asked | said | {"prompt_id": prompt.prompt_id, "split": prompt.split}
 
 
+def _asked(prompt: Prompt) -> Row:
+    turns = [m._asdict() for m in prompt.messages]
+    return {"prompt": turns, "reference": prompt.reference, "weight": 1.0, "prompt_id": prompt.prompt_id, "split": prompt.split}
+
+
 def _answer(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
@@ -198,6 +216,8 @@ def _enough(rows: Sequence[Row], layout: SnapshotLayout, result: Tally, wanted: 
     train = [row for row in rows if row["split"] == "train"]
     if len(train) < wanted:
         held_out = len(rows) - len(train)
+        if layout == "prompts":
+            raise BadInput(f"There are {len(train)} prompts for training; bring {wanted} or more.")
         raise BadInput(
             f"There are {len(train)} {_NOUNS[layout]} for training"
             + (f" ({held_out} more belong to held-out prompts)" if held_out else "")

@@ -6,14 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from data.checkers import demo_world
+from data import prompts
+from data.checkers import CHECKERS, demo_world
 from data.engine import ModelSpec
 from data.models import is_trained
-from data.records import Model, Prompt
+from data.records import Model, Project, Prompt
 from evals.judge_templates import is_demo_model
 from studio.context import Studio, Viewer
 from studio.render import Html, count, note
 
+LOOK_AT = 200  # prompts, to see which rules fit
 WORLD = "sums, capitals, sorting, spelling, polite replies"
 
 
@@ -35,6 +37,13 @@ def reward_models(studio: Studio, viewer: Viewer) -> list[Model]:
     return [m for m in reversed(studio.models(viewer)) if m.kind == "reward"]
 
 
+def rewards(studio: Studio, viewer: Viewer, project: Project) -> list[tuple[str, str]]:
+    """Title and word of all that can grade answers here: reward models from new to old, then rules that cover some prompts."""
+    asked = prompts.of_project(studio.db, project.project_id, "train", LOOK_AT)
+    fitting = [(each.title, name) for name, each in CHECKERS.items() if any(each.covers(p.text, p.reference) for p in asked)]
+    return [*options(reward_models(studio, viewer)), *fitting]
+
+
 def judges(studio: Studio, viewer: Viewer) -> list[Model]:
     """Judges first, then endpoints and bases: any of them can be asked which answer is better."""
     found = studio.models(viewer)
@@ -51,6 +60,8 @@ def options(models: Sequence[Model]) -> list[tuple[str, str]]:
 
 
 def _what(model: Model) -> str:
+    if model.kind == "reward":
+        return " · reward model"
     return " · trained here" if is_trained(model) else " · endpoint" if model.kind == "endpoint" else ""
 
 

@@ -28,6 +28,7 @@ from data.records import Model, ModelKind, PersonKind, Project, Role, Run, RunKi
 from data.settings import Settings
 from studio.metrics import Metrics
 from studio.offers import Offers
+from studio.rewards import own_tokens, with_reward_model
 from studio.run_queue import ALL, ANY
 from studio.sessions import Sessions
 from studio.visitors import RunSize, Visitors
@@ -231,6 +232,8 @@ class Studio:
     ) -> Run:
         """Start a run in the open project: the one way, so that a visitor's limits and the endpoints' keys are never forgotten."""
         project = self.project(viewer)
+        config, chosen = with_reward_model(self, viewer, config, chosen)
+        size = size._replace(tokens=own_tokens(kind, config, size.steps))
         reporting.check(config.get("args", {}).get("train", {}).get("report_to", "none"), viewer.is_visitor)
         with self.visitors.starting:
             self.visitors.check_run(project, chosen, size)

@@ -15,13 +15,14 @@ from typing import Any
 
 import gradio as gr
 
+from data.checkers import CHECKERS
 from data.errors import BadInput
 from training import reporting
 from training.config import METHODS, Knob, TrainConfig, config_class, from_json, knobs
 
-OPEN = ("epochs",)  # everything else has a default that few need to change
+OPEN = ("reward", "epochs")  # everything else has a default that few need to change
 NAMES = {
-    "epochs": "Rounds over the labels (epochs)",
+    "epochs": "Rounds over the data (epochs)",
     "learning_rate": "Step size (learning rate)",
     "batch_size": "Rows a step (batch size)",
     "lora_rank": "Adapter width (LoRA rank)",
@@ -47,6 +48,7 @@ NAMES = {
     "early_stop": "Patience before stopping early",
     "save_every": "Steps between checkpoints",
     "checkpointing": "Save memory (checkpointing)",
+    "reward": "What grades the answers",
     "center": "Pull of the scores to zero",
     "num_generations": "Answers to each prompt",
     "max_completion_length": "Longest answer, in tokens",
@@ -56,24 +58,24 @@ NAMES = {
 }
 
 
+REWARDS = [(checker.title, name) for name, checker in CHECKERS.items()]  # until a page knows what fits its prompts
+
+
 def label_of(knob: Knob) -> str:
     return NAMES.get(knob.name, knob.name.replace("_", " ").capitalize())
-
-
-def _shown(method: str) -> list[Knob]:
-    """The method's knobs without those that the page asks for itself."""
-    return [knob for knob in knobs(config_class(method)) if knob.group != "page"]
 
 
 class Form:
     """The knobs of all methods as components: build inside a layout, `show` a method's, `read` them back."""
 
     def __init__(self) -> None:
-        every = [knob for method in METHODS for knob in _shown(method)]
+        every = [knob for method in METHODS for knob in knobs(config_class(method))]
         first = {knob.name: knob for knob in reversed(every)}  # the first method's where several have one of that name
         order = dict.fromkeys(knob.name for knob in every)
         groups = {"basic": 1, "advanced": 2}
-        self._knobs = sorted((first[name] for name in order), key=lambda k: 0 if k.name in OPEN else groups[k.group])
+        self._knobs = sorted(
+            (first[name] for name in order), key=lambda k: OPEN.index(k.name) if k.name in OPEN else len(OPEN) + groups[k.group]
+        )
         self.components: list[gr.components.Component] = []
 
     def build_open(self, method: str) -> None:
@@ -91,7 +93,7 @@ class Form:
                     self._components([knob for knob in rest if knob.group == group], method)
 
     def _components(self, chosen: Sequence[Knob], method: str) -> None:
-        mine = {knob.name for knob in _shown(method)}
+        mine = {knob.name for knob in knobs(config_class(method))}
         self.components += [component(knob, knob.name in mine) for knob in chosen]
 
     def named(self, name: str) -> gr.components.Component:
@@ -110,14 +112,16 @@ class Form:
         """What is put into the form, for `edits` to be told from it later."""
         return json.dumps({"proposed": config.to_json(), "edited": sorted(edits)})
 
-    def show(self, config: TrainConfig, method: str, edits: Mapping[str, Any] | None = None) -> list[Any]:
+    def show(
+        self, config: TrainConfig, method: str, edits: Mapping[str, Any] | None = None, rewards: Sequence[tuple[str, str]] = ()
+    ) -> list[Any]:
         """An update for every component: the method's knobs with the config's values or the `edits`, the others hidden; those of
-        an adapter where there is none."""
+        an adapter where there is none. `rewards`: what can grade here, by title and value."""
         values = config.to_json() | dict(edits or {})
         unused = {"lora_rank", "lora_alpha"} if values["tuning"] == "full" else set()
-        mine = {knob.name: knob for knob in _shown(method) if knob.name not in unused}
+        mine = {knob.name: knob for knob in knobs(config_class(method)) if knob.name not in unused}
         return [
-            gr.update(visible=True, value=values[knob.name], info=mine[knob.name].help, **_choices(mine[knob.name]))
+            gr.update(visible=True, value=values[knob.name], info=mine[knob.name].help, **_choices(mine[knob.name], rewards))
             if knob.name in mine
             else gr.update(visible=False)
             for knob in self._knobs
@@ -129,7 +133,7 @@ class Form:
 
     def read(self, method: str, values: Sequence[Any]) -> TrainConfig:
         """The method's config from the components' values; BadInput in words."""
-        mine = {knob.name: knob for knob in _shown(method)}
+        mine = {knob.name: knob for knob in knobs(config_class(method))}
         raw: dict[str, Any] = {}
         for shown, value in zip(self._knobs, values, strict=True):
             knob = mine.get(shown.name)
@@ -146,8 +150,8 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     shared: dict[str, Any] = {"label": label_of(knob), "info": knob.help, "elem_id": f"knob-{knob.name}", "visible": visible}
     if knob.kind == "bool":
         return gr.Checkbox(value=knob.default, min_width=200, **shared)
-    if knob.choices:
-        return gr.Dropdown(**_choices(knob), value=knob.default, filterable=False, min_width=200, **shared)
+    if knob.choices or knob.name == "reward":
+        return gr.Dropdown(**_choices(knob, REWARDS), value=knob.default, filterable=False, min_width=200, **shared)
     if knob.kind == "str":
         return gr.Textbox(value=knob.default, max_length=200, min_width=200, **shared)
     # No minimum and maximum here: Gradio's message about them names no field, the dataclass's does.
@@ -156,8 +160,10 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     )
 
 
-def _choices(knob: Knob) -> dict[str, Any]:
+def _choices(knob: Knob, rewards: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The words to choose from, which may be fewer for another method; nothing where a value is typed."""
+    if knob.name == "reward":
+        return {"choices": list(rewards)}
     here = reporting.installed() if knob.name == "report_to" else knob.choices
     choices = [(_choice(knob, number), word) for number, word in enumerate(knob.choices) if word in here]
     return {"choices": choices} if choices else {}

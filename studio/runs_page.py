@@ -42,6 +42,7 @@ element.addEventListener('click', e => {
 """
 KINDS: dict[str, str] = {
     **{method: f"training ({method.upper()})" for method in METHOD_FACTS},
+    "reward": "training (reward model)",
     "generate": "answers",
     "compare": "comparison",
     "hub_import": "download",

@@ -7,18 +7,20 @@ Everything else has a default that was measured on the demo model or is a publis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from data import prompts
+from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.models import is_trained
 from data.records import Model, Project, Run
 from data.votes import Filters, Rules
 from labeling import snapshots
 from studio import several
-from studio.choices import outside_world
+from studio.choices import outside_world, rewards
 from studio.context import Studio, Viewer
 from studio.elsewhere import Prepared, of_plan
 from studio.elsewhere_panel import ElsewherePanel, Outline
@@ -30,7 +32,7 @@ from studio.render import Html, count, empty, facts, figures, note, notes, run_l
 from studio.several_panel import SeveralPanel
 from studio.train_plan import TrainPlan
 from studio.visitors import RunSize
-from training.config import Method, TrainConfig, from_json, method_named, recipe, run_args, steps_of
+from training.config import Method, SamplingConfig, TrainConfig, from_json, method_named, recipe, run_args, steps_of
 from training.methods import METHOD_FACTS, module_of
 from training.recipe_files import RecipeFile, recipes_for
 
@@ -293,10 +295,14 @@ class TrainPage:
     ) -> list[Any]:
         """Recipe, name, what it learns from, the button, and the knobs, for this method, parent and recipe by name."""
         project = self._studio.project(viewer)
-        learns = self._learns(project, method, filters, rules)
+        graders = rewards(self._studio, viewer, project) if METHOD_FACTS[method].samples else []
+        learns = self._learns(project, method, filters, rules, graders)
+        edits = {name: value for name, value in edits.items() if name != "reward" or value in dict(graders).values()}
         size = parameters_of(str(parent.spec.get("base", ""))) if parent else 0
         made = next((each for each in recipes_for(method) if each.name == name), None)
         config = made.config if made else recipe(method, size, learns.train, str(edits.get("tuning", "")))
+        if isinstance(config, SamplingConfig) and graders and config.reward not in dict(graders).values():
+            config = replace(config, reward=graders[0][1])
         text = f"Train on {count(learns.train, *METHOD_FACTS[method].row)}" if learns.train else "Train"
         missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
         choices = [DEFAULT, *((each.title, each.name) for each in recipes_for(method))]
@@ -306,7 +312,7 @@ class TrainPage:
             Html(f"{learns.html}{missing}{self._foreign(viewer, project, parent)}"),
             gr.Button(text, interactive=learns.ready and parent is not None),
             self.form.proposal(config, edits),
-            *self.form.show(config, method, edits),
+            *self.form.show(config, method, edits, graders),
         ]
 
     def _foreign(self, viewer: Viewer, project: Project, parent: Model | None) -> Html:
@@ -314,10 +320,14 @@ class TrainPage:
         labelled = prompts.labelled(self._studio.db, project.project_id, LOOK_AT)
         return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
-    def _learns(self, project: Project, method: Method, filters: Filters, rules: Rules) -> Learns:
+    def _learns(
+        self, project: Project, method: Method, filters: Filters, rules: Rules, graders: Sequence[tuple[str, str]] = ()
+    ) -> Learns:
         layout = METHOD_FACTS[method].layout
         manifest = snapshots.preview(self._studio.db, project.project_id, layout, filters=filters, rules=rules).manifest
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
+        if METHOD_FACTS[method].samples:
+            return _from_rewards(train, held_out, graders)
         labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
         if not labels and not manifest["labels"]["left_out"]:
             return Learns(0, empty("Nothing is labelled yet.", "label", "Label the first answers"), False)
@@ -351,6 +361,26 @@ def _where_from(made: RecipeFile | None) -> str:
     alone = made.rows_a_step // made.config.batch_size
     devices = f" On one device {alone} batches a step make as many." if made.launch else ""
     return f"{made.source}. Made for {made.base} and {made.data}. {made.note}{devices}"
+
+
+def _from_rewards(train: int, held_out: int, graders: Sequence[tuple[str, str]]) -> Learns:
+    """What a method learns from that is graded on its own answers: prompts, and something that grades."""
+    if not train:
+        return Learns(0, empty("There are no prompts to answer yet.", "data?tab=import", "Import prompts"), False)
+    rows: list[tuple[str, object, object]] = [
+        ("Learns from", count(train, "prompt"), "it answers them itself, again and again, and is told how good each answer is"),
+        ("Kept for testing", f"{held_out:,}", "prompts it never trains on"),
+    ]
+    said = ""
+    if not graders:
+        said = note(
+            "Nothing can grade answers to these prompts yet: train a reward model (Score answers) on your labels first.", "bad"
+        )
+    elif all(word in CHECKERS for _, word in graders):
+        said = note("To be graded by what people prefer, train a reward model (Score answers) on your labels first.")
+    enough = train >= snapshots.MIN_TRAIN_ROWS
+    few = "" if enough else note("These are too few for training.", "bad", "data?tab=import", "Import more")
+    return Learns(train, Html(f"{facts(rows)}{few}{said}"), bool(graders) and enough)
 
 
 def _hope(train: int, many: str) -> Html:

@@ -40,6 +40,7 @@ MAX_QUEUED = 20  # runs of all visitors together
 MAX_RUN_PROMPTS = 100
 MAX_SAMPLES = 4
 MAX_STEPS = 300
+MAX_OWN_TOKENS = 600_000
 MAX_ADAPTERS = 10
 SHIPPED_WITHOUT_CANDIDATES = 80
 LIFETIME = timedelta(days=1)
@@ -56,11 +57,12 @@ def labels_full() -> str:
 
 
 class RunSize(NamedTuple):
-    """How big a run will be; `steps` only for training."""
+    """How big a run will be; `steps` only for training, `tokens` where it learns from answers that it writes itself."""
 
     prompts: int = 0
     samples: int = 1
     steps: int = 0
+    tokens: int = 0
 
 
 class Visitors:
@@ -145,6 +147,11 @@ class Visitors:
         if size.steps > MAX_STEPS:
             raise LimitReached(
                 f"A visitor's training takes at most {MAX_STEPS} steps, this one would take {size.steps}; choose fewer epochs."
+            )
+        if size.tokens > MAX_OWN_TOKENS:
+            raise LimitReached(
+                f"A visitor's training may write at most {MAX_OWN_TOKENS:,} tokens of answers, this one could write "
+                f"{size.tokens:,}; choose fewer epochs, or shorter answers."
             )
         self.check_room(project, 0, size.prompts * size.samples)
         counts = projects.counts(self._db, project.project_id)

@@ -20,7 +20,7 @@ from data.rundir import RunDir, Stopped
 from tests import tiny_model
 from tests.training_runs import adapter_weights, assistant, dpo_rows, events, make_run, user
 from training import grpo, reward, rloo, sft
-from training.config import BY_MODEL, GrpoConfig, RewardConfig, RlooConfig, SftConfig
+from training.config import GrpoConfig, RewardConfig, RlooConfig, SftConfig
 from training.rows import Rows
 
 pytestmark = pytest.mark.model
@@ -93,7 +93,7 @@ def test_rlhf_from_end_to_end(tmp_path: Path) -> None:
     scorer = make_run(tmp_path / "reward", tiny_model.DEMO_MODEL, RewardConfig(max_steps=2, batch_size=4, lora_rank=4), pairs)
     reward.main(scorer)
     spec = ModelSpec("local", str(tiny_model.DEMO_MODEL), str(scorer.path / "adapter"))
-    run = with_reward_model(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward=BY_MODEL), asked()), spec)
+    run = with_reward_model(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), asked()), spec)
     rloo.main(run)
     steps = [event for event in events(run, "metrics") if "loss" in event]
     assert steps[0]["reward"] == pytest.approx(steps[0]["rewards/model/mean"])
@@ -111,7 +111,7 @@ def with_reward_model(run: RunDir, spec: ModelSpec) -> RunDir:
 
 def test_without_its_reward_model_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="train one first"):
-        rloo.main(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward=BY_MODEL), asked()))
+        rloo.main(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), asked()))
 
 
 def test_a_stop_is_heard_while_it_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +155,11 @@ def test_a_stop_before_the_first_step_leaves_no_adapter(tmp_path: Path, monkeypa
     assert not (run.path / "adapter").exists()
 
 
-def test_prompts_that_the_rules_do_not_cover_are_refused_by_name(tmp_path: Path) -> None:
+def test_prompts_that_the_rules_do_not_cover_are_left_out_by_name(tmp_path: Path) -> None:
     rows = [*asked(), {"prompt_id": "x", "split": "train", "prompt": user("Explain quantum tunnelling."), "reference": ""}]
-    with pytest.raises(RunError, match=r"1 prompt \(such as “Explain quantum tunnelling.”\)"):
-        grpo.main(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, GrpoConfig(**FEW), rows))
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, GrpoConfig(**FEW | {"max_steps": 1}), rows)
+    assert grpo.main(run)["rows"] == 4
+    assert "1 prompt left out (such as “Explain quantum tunnelling.”)" in " ".join(e["text"] for e in events(run, "log"))
     with pytest.raises(RunError, match="GSM8K"):
         grpo.main(make_run(tmp_path / "sums", tiny_model.DEMO_MODEL, GrpoConfig(**FEW, reward="gsm8k"), asked()))
 

@@ -21,9 +21,8 @@ from data.engine import ModelSpec
 from data.errors import BadInput
 
 Method = Literal["sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo"]
-Group = Literal["basic", "advanced", "page"]  # page: not in the form, the Train page has a control of its own for it
+Group = Literal["basic", "advanced"]
 METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo")
-BY_MODEL = "model"  # as `reward`: a reward model grades, which the run's args name
 
 
 class Knob(NamedTuple):
@@ -226,13 +225,11 @@ class SamplingConfig(TrainConfig):
     """What the methods have in common that learn from a reward on the model's own answers."""
 
     tuning: str = _knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
-    reward: str = _knob("demo_world", "What grades the answers: rules, or a reward model.", "page", choices=(*CHECKERS, BY_MODEL))
+    reward: str = _knob(next(iter(CHECKERS)), "Rules that check an answer, or one of your reward models.", "basic")
     batch_size: int = _knob(
-        32, "Answers a step on one device, a multiple of the answers to a prompt.", "basic", min=2, max=4096, step=1
+        64, "Answers a step on one device, a multiple of the answers to a prompt.", "basic", min=2, max=4096, step=1
     )
-    num_generations: int = _knob(
-        4, "Answers sampled to each prompt; they are compared with each other.", "basic", min=2, max=64, step=1
-    )
+    num_generations: int = _knob(8, "Answers sampled to each prompt; they are compared with each other.", min=2, max=64, step=1)
     max_completion_length: int = _knob(48, "Longest answer sampled, in tokens.", min=1, max=32768, step=1)
     temperature: float = _knob(1.0, "Spread of the sampled answers; 1 samples from the model as it is.", min=0.1, max=2.0, step=0.1)
     num_iterations: int = _knob(1, "Steps taken on each batch of sampled answers.", min=1, max=16, step=1)
@@ -340,6 +337,14 @@ def steps_of(config: TrainConfig, rows: int) -> int:
         return config.max_steps
     each, again = (config.num_generations, config.num_iterations) if isinstance(config, SamplingConfig) else (1, 1)
     return math.ceil(math.ceil(rows * each / (config.batch_size * config.accumulation)) * again * config.epochs)
+
+
+def sampled_tokens(config: TrainConfig, steps: int) -> int:
+    """How many tokens of its own answers a run of so many steps may write at most; 0 where it writes none."""
+    if not isinstance(config, SamplingConfig):
+        return 0
+    batches = math.ceil(steps / config.num_iterations)
+    return batches * config.batch_size * config.accumulation * config.max_completion_length
 
 
 def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:

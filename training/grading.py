@@ -3,9 +3,9 @@
     grade = grader(run, reward, rows)     # a function as TRL calls it: prompts, completions and the rows' columns -> rewards
     sampling_trainer(RLOOTrainer, job, RLOOConfig(**sampling_args(job), ...), grade)
 
-The reward is the setting `reward`: a checker's name (`data/checkers`), which grades by rule, or "model": the reward model that
-config.json names beside the base (args.reward_model, a ModelSpec). Rows that a checker cannot grade are refused: a reward of zero
-would teach the model something.
+The reward is the setting `reward`: a checker's name (`data/checkers`), which grades by rule, or a reward model's id, whose
+ModelSpec stands in config.json beside the base's (args.reward_model). Prompts that a checker cannot grade are left out: a reward
+of zero would teach the model something.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from data.checkers import Checker, checker
+from data.checkers import CHECKERS, Checker, checker
 from data.engine import ModelSpec
 from data.errors import RunError
 from data.rundir import RunDir, Stopped
@@ -25,33 +25,38 @@ from data.words import count
 from training.adapters import common_args, trl_trainer
 from training.callbacks import StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS
-from training.config import BY_MODEL, SamplingConfig
+from training.config import SamplingConfig
 from training.loop import Job
 from training.reward_model import RewardModel
 from training.rows import NO_ADAPTER, Row, Rows, excerpt
+
+HELD_OUT = 128  # held-out prompts, at most
 
 Grader = Callable[..., list[float]]
 
 
 def grader(run: RunDir, reward: str, rows: Rows) -> Grader:
-    """TRL's reward function; RunError when the reward model is missing or a row cannot be graded."""
-    if reward == BY_MODEL:
+    """TRL's reward function; RunError when the reward model is missing. Rows that cannot be graded are taken out of `rows`."""
+    if reward not in CHECKERS:
         raw = run.config()["args"].get("reward_model")
         if not raw:
             raise RunError("The run names no reward model; train one first, or choose rules that grade the answers.")
         return _by_model(RewardModel.load(ModelSpec.from_json(dict(raw))))
     rules = checker(reward)
-    _covered(rules, [*rows.train, *rows.held_out])
+    foreign = [*_take_out(rules, rows.train), *_take_out(rules, rows.held_out)]
+    if foreign:
+        such = f"{count(len(foreign), 'prompt')} left out (such as “{excerpt(foreign[0])}”)"
+        if not rows.train:
+            raise RunError(f"{rules.title}: no prompt can be graded by it, {such}; choose another reward.")
+        run.event("log", text=f"{such}: “{rules.title}” cannot grade answers to them.")
     return _by_rule(rules)
 
 
-def _covered(rules: Checker, rows: Sequence[Row]) -> None:
+def _take_out(rules: Checker, rows: list[Row]) -> list[Row]:
+    """The rows that the rules do not cover, taken out of the list."""
     foreign = [row for row in rows if not rules.covers(row["prompt"][-1]["content"], row["reference"] or "")]
-    if foreign:
-        raise RunError(
-            f"{rules.title} cannot grade answers to {count(len(foreign), 'prompt')} (such as “{excerpt(foreign[0])}”); "
-            "choose another reward, or freeze prompts that they cover."
-        )
+    rows[:] = [row for row in rows if row not in foreign]
+    return foreign
 
 
 def _by_rule(rules: Checker) -> Grader:
@@ -67,7 +72,7 @@ def _by_model(model: RewardModel) -> Grader:
     def grade(prompts: Any, completions: Any, **more: Any) -> list[float]:
         return model.score(prompts, completions)
 
-    grade.__name__ = BY_MODEL
+    grade.__name__ = "model"
     return grade
 
 
@@ -110,6 +115,7 @@ def whole_batches(rows: Sequence[Row], size: int, seed: int) -> list[Row]:
 def sampling_trainer(kind: Any, job: Job, args: Any, grade: Grader) -> Any:
     """TRL's trainer, ready to train, sampling as the studio does: answers end where it ends them, and a stop is heard between
     two tokens."""
+    del job.rows.held_out[HELD_OUT:]  # so many tell how it goes, and each costs an answer every round
     rows = Rows(whole_batches(job.rows.train, args.generation_batch_size // args.num_generations, args.seed), job.rows.held_out)
     trainer = trl_trainer(kind, job, args, rows, reward_funcs=grade)
     trainer.generation_config.eos_token_id = trainer.eos_token_ids = sorted(job.start.ends)

@@ -38,9 +38,9 @@ METHOD_FACTS: Final[dict[Method, MethodFacts]] = {
     "sft": MethodFacts("Imitate good answers (SFT)", "sft", ("good answer", "good answers")),
     "orpo": MethodFacts("Imitate and prefer in one (ORPO)", "preference", ("preference", "preferences")),
     "simpo": MethodFacts("Prefer by a margin (SimPO)", "preference", ("preference", "preferences")),
-    "reward": MethodFacts("", "preference", ("preference", "preferences"), "reward"),
-    "rloo": MethodFacts("", "prompts", ("prompt", "prompts")),
-    "grpo": MethodFacts("", "prompts", ("prompt", "prompts")),
+    "reward": MethodFacts("Score answers (reward model)", "preference", ("preference", "preferences"), "reward"),
+    "rloo": MethodFacts("Earn rewards on its own answers (RLOO)", "prompts", ("prompt", "prompts")),
+    "grpo": MethodFacts("Earn rewards, group by group (GRPO)", "prompts", ("prompt", "prompts")),
 }
 
 

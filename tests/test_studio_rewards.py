@@ -1,0 +1,143 @@
+"""What grades a run's answers: offered where it fits, resolved where every run starts, shown where models are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from data import models, projects, prompts, runs
+from data.checkers import CHECKERS
+from data.engine import Message, ModelSpec
+from data.errors import BadInput, LimitReached
+from data.records import Model, Project, Run, now
+from data.settings import Settings
+from labeling import snapshots
+from studio import ingest
+from studio.choices import judges, rewards, writers
+from studio.context import Studio, Viewer, open_studio
+from studio.models_page import ModelsPage
+from studio.run_report import held_out_right, training
+from studio.visitors import MAX_OWN_TOKENS, RunSize
+from training.config import RlooConfig, recipe, run_args, sampled_tokens, steps_of
+
+LOCAL = ModelSpec("local", base="nowhere")
+
+
+class Request:
+    """As much of a request as handlers use."""
+
+    cookies: dict[str, str] = {}
+    query_params: dict[str, str] = {}
+    headers: dict[str, str] = {}
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[Studio]:
+    with open_studio(Settings(home=tmp_path / "workspace")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def viewer(studio: Studio) -> Viewer:
+    return studio.viewer(Request())  # type: ignore[arg-type]
+
+
+def reward_model(studio: Studio, project: Project, name: str = "What people like") -> Model:
+    spec = ModelSpec("local", base="nowhere", adapter="nowhere/adapter")
+    return models.add(studio.db, models.new(name, "reward", spec.to_json(), project.project_id))
+
+
+def started(studio: Studio, viewer: Viewer, monkeypatch: pytest.MonkeyPatch, config: Any, size: RunSize = RunSize()) -> Any:
+    """What the queue is handed when a run with this config starts."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(studio.jobs, "start", lambda *args, **kwargs: seen.update(config=args[4], **kwargs))
+    args = run_args(LOCAL, config) | {"reward_model": {"kind": "stale"}}
+    studio.start_run(viewer, "rloo", "training.rloo", "x", {"args": args}, {}, [], size)
+    return seen["config"]["args"]
+
+
+def test_only_what_fits_the_prompts_is_offered(studio: Studio, viewer: Viewer) -> None:
+    project = projects.create(studio.db, "sums", "pairwise")
+    assert rewards(studio, viewer, project) == []
+    asked = [Message("user", f"How many are {n} and {n}?") for n in range(20)]
+    prompts.add(studio.db, [prompts.new(project.project_id, [m], reference=f"#### {n}") for n, m in enumerate(asked)])
+    assert rewards(studio, viewer, project) == [(CHECKERS["gsm8k"].title, "gsm8k")]
+    demo = studio.project(viewer)
+    made = reward_model(studio, demo)
+    assert rewards(studio, viewer, demo) == [
+        ("What people like · reward model", made.model_id), (CHECKERS["demo_world"].title, "demo_world"),
+    ]  # fmt: skip
+
+
+def test_a_reward_model_scores_and_does_nothing_else(studio: Studio, viewer: Viewer) -> None:
+    made = reward_model(studio, studio.project(viewer))
+    assert made not in writers(studio, viewer)
+    assert made not in judges(studio, viewer)
+    table, pick, edit = ModelsPage(studio)._lists(viewer)
+    assert "reward model" in table
+    assert made.model_id not in [value for _, value in pick.choices]
+    assert made.model_id in [value for _, value in edit.choices]
+
+
+def test_the_run_is_given_the_reward_model_that_was_chosen(studio: Studio, viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = reward_model(studio, studio.project(viewer))
+    assert started(studio, viewer, monkeypatch, RlooConfig(reward=made.model_id))["reward_model"] == made.spec
+    assert "reward_model" not in started(studio, viewer, monkeypatch, RlooConfig()), "rules need none, and a stale one goes"
+    base = models.add(studio.db, models.new("a base", "base", LOCAL.to_json()))
+    with pytest.raises(BadInput, match="no reward model"):
+        started(studio, viewer, monkeypatch, RlooConfig(reward=base.model_id))
+
+
+def test_another_projects_reward_model_is_not_to_be_had(studio: Studio, viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from data.errors import StudioError
+
+    foreign = reward_model(studio, projects.create(studio.db, "other", "pairwise", owner="somebody else"))
+    models_of_it = models.new("theirs", "reward", foreign.spec, foreign.project_id, "somebody else")
+    models.add(studio.db, models_of_it)
+    with pytest.raises(StudioError):
+        started(studio, viewer, monkeypatch, RlooConfig(reward=models_of_it.model_id))
+
+
+def test_what_a_visitors_run_may_write_has_an_end(studio: Studio) -> None:
+    config = recipe("rloo", 2_000_000, 60)
+    assert sampled_tokens(config, steps_of(config, 60)) <= MAX_OWN_TOKENS, "the demo's own recipe is within it"
+    project = projects.create(studio.db, "visit", "pairwise", owner="v")
+    with pytest.raises(LimitReached, match="tokens of answers"):
+        studio.visitors.check_run(project, [], RunSize(steps=10, tokens=MAX_OWN_TOKENS + 1))
+
+
+def test_prompts_are_frozen_with_their_references_and_split(studio: Studio, viewer: Viewer) -> None:
+    project = projects.create(studio.db, "sums", "pairwise")
+    made = [prompts.new(project.project_id, [Message("user", f"How many are {n}?")], reference=f"#### {n}") for n in range(30)]
+    prompts.add(studio.db, made)
+    frozen = snapshots.freeze(studio.db, studio.settings, project.project_id, "prompts")
+    rows = pq.read_table(snapshots.file_of(studio.settings, frozen)).to_pylist()
+    assert {(row["prompt_id"], row["reference"], row["split"]) for row in rows} == {
+        (p.prompt_id, p.reference, p.split) for p in made
+    }
+    assert frozen.manifest["rows"]["train"] == sum(p.split == "train" for p in made)
+    assert set(rows[0]) == {"prompt", "reference", "prompt_id", "split"}
+    assert snapshots.freeze(studio.db, studio.settings, project.project_id, "prompts").snapshot_id == frozen.snapshot_id
+    with pytest.raises(BadInput, match="bring 4 or more"):
+        snapshots.freeze(studio.db, studio.settings, projects.create(studio.db, "none", "pairwise").project_id, "prompts")
+
+
+def test_a_reward_run_leaves_a_reward_model_with_its_accuracy(studio: Studio, viewer: Viewer) -> None:
+    project = studio.project(viewer)
+    result = {"right": 45, "held_out_rows": 50, "rows": 200, "steps": 75, "seconds": 20.0, "metrics": {"loss": 0.2}}
+    run = Run("r1", project.project_id, "", "reward", "Likes", "training.reward", "finished", "cpu",
+              {"args": run_args(LOCAL, RlooConfig())}, "", 0, 0.0, 0, {}, result, "", now())  # fmt: skip
+    runs.add(studio.db, run)
+    folder = studio.settings.runs_dir / "r1" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    model = models.get(studio.db, ingest.outputs(studio.db, studio.settings, run, "finished")["model_id"])
+    assert (model.kind, model.spec["adapter"]) == ("reward", str(folder))
+    assert held_out_right(result) == "90 % of 50 held-out pairs (95 %: 79–96 %)"
+    assert "79–96 %" in training(run)
+    assert "right on 90 % of 50 held-out pairs" in ModelsPage(studio)._lists(viewer)[0]
+    assert held_out_right({"held_out_rows": 0, "right": 0}) == held_out_right({"held_out_rows": 9}) == ""
