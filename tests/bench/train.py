@@ -4,7 +4,7 @@ Sections, in the order of the table:
 
     dpo      a step of 4 pairs of 94-276 + 56-235 tokens, SmolLM2-135M's shape, random weights: TRL as it comes, TRL tuned, ours
     sweep    an epoch of 100 short pairs, then the same with another beta: the second run finds the reference in a cache
-    kto orpo a step of the same rows as dpo's
+    kto orpo sft   a step of the same rows as dpo's
     nf4      our step over an NF4 base against a bf16 one
     start    from the order to train to the first step, by the studio's own queue: warm and cold
     gpu      shapes of 1B and 8B where there is a GPU
@@ -88,6 +88,14 @@ def orpo(folder: str, size: Size) -> list[Row]:
     return [step_row("ORPO, the same rows: against TRL's experimental one, tuned", tuned, ours, 1.5)]
 
 
+def sft(folder: str, size: Size) -> list[Row]:
+    _, *both = four_pairs(folder, size, method="sft")
+    tuned, ours = alternate(both)
+    what = "SFT, the chosen answers of the same rows: against TRL tuned"
+    memory = Row("the same: peak memory of the process", round(ours.peak_mb), "MB", round(tuned.peak_mb))
+    return [step_row(what, tuned, ours, 1.0), memory]
+
+
 def sweep(folder: str, size: Size) -> list[Row]:
     steps = -(-size.pairs // 4)
     studio = Contender("studio", folder, pairs=size.pairs, steps=steps, layers=size.layers, **SHORT)
@@ -146,7 +154,7 @@ def gpu(folder: str, size: Size) -> list[Row]:
 
 
 SECTIONS: dict[str, Callable[[str, Size], list[Row]]] = {
-    "dpo": dpo, "sweep": sweep, "kto": kto, "orpo": orpo, "nf4": nf4, "start": start, "gpu": gpu,
+    "dpo": dpo, "sweep": sweep, "kto": kto, "orpo": orpo, "sft": sft, "nf4": nf4, "start": start, "gpu": gpu,
 }  # fmt: skip
 
 

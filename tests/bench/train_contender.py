@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TextIO
 
 Who = Literal["trl-default", "trl-tuned", "studio"]
-Method = Literal["dpo", "kto", "orpo"]
+Method = Literal["dpo", "kto", "orpo", "sft"]
 END: Final = 2
 LLAMA: Final[dict[str, Any]] = {"pad_token_id": END, "bos_token_id": 1, "eos_token_id": END, "max_position_embeddings": 8192}
 SHAPES: Final[dict[str, dict[str, Any]]] = {
@@ -208,7 +208,7 @@ def _studio(model: Any, contender: Contender, folder: str) -> Any:
     from transformers import TrainingArguments
 
     from training.models import has_bf16
-    from training.preference_objectives import Dpo, Kto, Orpo
+    from training.preference_objectives import Dpo, Kto, Orpo, Sft
     from training.preference_rows import Item, with_others
     from training.preference_step import Scorer, quicken, trusted_layout
     from training.preference_trainer import Plan, PreferenceTrainer
@@ -224,6 +224,8 @@ def _studio(model: Any, contender: Contender, folder: str) -> Any:
     if contender.method == "kto":
         apart = [Item(row.prompt, (answer,), good) for row in rows for answer, good in zip(row.completions, (True, False))]  # noqa: B905
         plan = Plan(Kto(contender.beta), with_others(apart, contender.rows_a_step, longest), [], dealt=True)
+    if contender.method == "sft":
+        plan = Plan(Sft(), [Item(row.prompt, row.completions[:1]) for row in rows], [])
     trainer = PreferenceTrainer(TrainingArguments(**_arguments(contender, folder), bf16=has_bf16()), scorer, plan)
     cache = ReferenceCache(Path(contender.folder), {"shape": contender.shape, "layers": contender.layers, "nf4": contender.nf4})
     trainer.refer(cache, over_parent=False, say=lambda what, done, total: None)
@@ -236,12 +238,14 @@ def _studio(model: Any, contender: Contender, folder: str) -> Any:
 def _trl(model: Any, contender: Contender, folder: str) -> Any:
     tuned = contender.who == "trl-tuned"
     own: dict[str, Any] = {"gradient_checkpointing": False} if tuned else {}
-    if tuned and contender.method != "orpo":
+    if tuned and contender.method in ("dpo", "kto"):
         own["precompute_ref_log_probs"] = True
+    if contender.method != "sft":
+        own["beta"] = contender.beta
     trainer, config = _classes(contender.method)
     made = trainer(
         model=model,
-        args=config(**_arguments(contender, folder), **own, beta=contender.beta),
+        args=config(**_arguments(contender, folder), **own),
         train_dataset=_dataset(contender),
         processing_class=_words(contender.sizes["vocab_size"]),
         peft_config=_lora(),
@@ -258,6 +262,8 @@ def _classes(method: Method) -> tuple[Any, Any]:
         return ORPOTrainer, ORPOConfig
     import trl
 
+    if method == "sft":
+        return trl.SFTTrainer, trl.SFTConfig
     return (trl.DPOTrainer, trl.DPOConfig) if method == "dpo" else (trl.KTOTrainer, trl.KTOConfig)
 
 
@@ -272,6 +278,8 @@ def _dataset(contender: Contender) -> Any:
             rows += [
                 {"prompt": prompt, "completion": f" {text}", "label": good} for text, good in ((chosen, True), (rejected, False))
             ]
+        elif contender.method == "sft":
+            rows.append({"prompt": prompt, "completion": f" {chosen}"})
         else:
             rows.append({"prompt": prompt, "chosen": f" {chosen}", "rejected": f" {rejected}"})
     file = Path(contender.folder) / f"{contender.method}-{contender.pairs}.jsonl"
@@ -284,7 +292,8 @@ def _check_tokens(found: Any, contender: Contender) -> None:
     """TRL trains on the very tokens."""
     pair, row = pairs_of(contender)[0], found[0]
     names = {"dpo": ("prompt_ids", "chosen_ids"), "kto": ("prompt_ids", "completion_ids")}.get(contender.method)
-    tokens = [*row[names[0]], *row[names[1]]] if names else row["chosen_input_ids"]
+    whole = "input_ids" if contender.method == "sft" else "chosen_input_ids"
+    tokens = [*row[names[0]], *row[names[1]]] if names else row[whole]
     assert tokens == [*pair[0], *pair[1]], f"{tokens[:5]} … {tokens[-5:]} instead of {pair[0][:5]} … {pair[1][-5:]}"
 
 
