@@ -33,6 +33,7 @@ from studio.warm import WarmStart
 
 POLL_S = 0.4
 GRACE_S = 5.0  # between asking a process group to end and ending it
+EXIT_CODE_S = 2.0  # to wait for the exit code of a process that has gone
 LINGER_S = 30.0  # how long a process may live on after it has reported its end
 log = logging.getLogger(__name__)
 
@@ -351,8 +352,7 @@ class Jobs:
     def _finish(self, run: Run) -> None:
         folder = RunDir(self._settings.runs_dir / run.run_id)
         self._take_events(run, folder)
-        child = self._children.get(run.run_id)
-        end = ending_of(folder, child.poll() if child is not None else None)
+        end = ending_of(folder, lambda: self._exit_code(run.run_id))
         run = runs.get(self._db, run.run_id)
         if end.result:
             runs.update(self._db, run.run_id, result=end.result)
@@ -367,6 +367,13 @@ class Jobs:
             error = error or f"The run ended, but what it left could not be taken in: {problem}"
         result = {**run.result, **more}
         runs.update(self._db, run.run_id, status=end.status, error=error, result=result, ended_at=end.at or now())
+
+    def _exit_code(self, run_id: str) -> int | None:
+        """None where it is not known. A process with threads is a zombie a moment before it can be waited for."""
+        child, until = self._children.get(run_id), time.monotonic() + EXIT_CODE_S
+        while child is not None and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        return child.poll() if child is not None else None
 
 
 def _process(run: Run) -> Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ class Ending(NamedTuple):
     at: datetime | None = None
 
 
-def ending_of(folder: RunDir, code: int | None) -> Ending:
-    """From all events since its last start: a server that died may have taken some in and not acted on them. `code`: the exit
-    code, None where nobody knows it."""
+def ending_of(folder: RunDir, code: Callable[[], int | None]) -> Ending:
+    """From all events since its last start: a server that died may have taken some in and not acted on them. `code` tells the exit
+    code, None where nobody knows it; it is only asked where the run said nothing."""
     status, error, result, at = "", "", {}, None
     for event in last_life(folder.tail(0).events):
         if event.get("type") == "status" and event.get("status") in FINAL_STATUS:
@@ -36,7 +36,7 @@ def ending_of(folder: RunDir, code: int | None) -> Ending:
         return Ending(status, error, result, at)  # type: ignore[arg-type]
     if folder.stop_requested:
         return Ending("stopped", error or "The run was ended before it could save what it had.", result)
-    return Ending("lost", error or _silence(folder, code), result)
+    return Ending("lost", error or _silence(folder, code()), result)
 
 
 def body(event: Mapping[str, Any]) -> dict[str, Any]:
