@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ def processes_of(run: RunDir) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """A test that fails leaves no run behind that would train for hours."""
+    yield
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(str(tmp_path) in part for part in process.cmdline()):
+                process.kill()
 
 
 def check_learned_the_same(run: RunDir, one: RunDir) -> None:
