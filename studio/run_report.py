@@ -12,7 +12,7 @@ from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
 from labeling.intervals import wilson
 from studio.render import Html, button, count, duration, facts, figures, note, notes, percent, percents, win_bar
-from training.methods import is_training
+from training.methods import is_training, makes_adapter
 
 _IDS = re.compile(r" \((?:[0-9a-f]{16,}|row \d+)(?:, (?:[0-9a-f]{16,}|row \d+))*(?: and \d+ more)?\)")
 
@@ -47,7 +47,7 @@ def after(run: Run) -> Html:
     if not is_training(run.kind) or run.status in ("queued", "running"):
         return Html("")
     links = [button("Run again with a change", f"again?run={run.run_id}", quiet=True)]
-    if run.result.get("model_id"):
+    if run.result.get("model_id") and makes_adapter(run.kind):
         links = [
             button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
             button("Generate with it", f"data?tab=generate&run={run.run_id}", quiet=True),

@@ -19,6 +19,7 @@ from data.rundir import Loading, RunDir, run_child
 from data.words import count
 from training.config import Method, TrainConfig, knobs, method_named, read_args, steps_of
 from training.memory import estimate, readable, shape_of
+from training.methods import METHOD_FACTS
 from training.rows import Dropped, Row, Rows, Some, check_template, excerpt, read_rows, usable_or_refuse
 from training.verdicts import SHOWN, Cost, Example, Fix, Report, Verdict
 
@@ -62,6 +63,8 @@ def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: 
         print(line)
     if any(verdict.level == "stop" for verdict in verdicts):
         return Report(tuple(verdicts))
+    if METHOD_FACTS[method].samples or METHOD_FACTS[method].makes == "reward":  # its steps are not the probe's
+        return Report((*verdicts, Verdict("steps", "ok", "Time and memory of this method show in its first steps.")))
     plan = Plan(run, method, spec, rows, dropped.lengths, say)
     looked = time.monotonic() - began  # the run reads, loads and counts as well
     found = probe(plan, config, start)
