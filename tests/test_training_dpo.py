@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from data.errors import EngineError, RunError
 from data.rundir import Loading, Stopped
 from tests import tiny_model
 from tests.training_runs import adapter_weights, dpo_rows, events, make_run, sft_rows
-from training import dpo, preference_memory, sft
-from training.config import DpoConfig, SftConfig
+from training import dpo, kto, preference_memory, sft
+from training.config import DpoConfig, KtoConfig, SftConfig
 
 pytestmark = pytest.mark.model
 
@@ -92,8 +93,12 @@ def test_a_run_done_again_gives_the_same_adapter(tmp_path: Path, base: Path) -> 
     assert any("20 answers known" in event["text"] for event in events(runs[1], "log"))
 
 
-def test_a_stop_while_the_reference_is_computed_ends_the_run(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path / "run", base, DpoConfig(**FEW, tuning="lora"), dpo_rows())
+@pytest.mark.parametrize("method", [dpo, kto])
+def test_a_stop_while_the_reference_is_computed_ends_the_run(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    config = DpoConfig(**FEW, tuning="lora") if method is dpo else KtoConfig(**FEW, tuning="lora")
+    run = make_run(tmp_path / "run", base, config, dpo_rows())
     said = Loading.__call__
 
     def stop_there(self: Loading, what: str, done: int = 0, total: int = 0) -> None:
@@ -103,7 +108,7 @@ def test_a_stop_while_the_reference_is_computed_ends_the_run(tmp_path: Path, bas
 
     monkeypatch.setattr(Loading, "__call__", stop_there)
     with pytest.raises(Stopped, match="no adapter was made"):
-        dpo.main(run)
+        method.main(run)
     assert not (run.path / "adapter").exists()
 
 

@@ -15,7 +15,7 @@ from data.errors import RunError
 from data.rundir import RunDir, Stopped
 from tests.training_runs import assistant, dpo_rows, kto_rows, make_run, sft_rows, user
 from training.config import DpoConfig, KtoConfig, SftConfig
-from training.rows import Dropped, Rows, check_template, kto_balance, kto_order, read_rows, usable, usable_or_refuse
+from training.rows import Dropped, Rows, check_template, in_turn, kto_balance, kto_order, read_rows, usable, usable_or_refuse
 
 
 class LetterTokenizer:
@@ -170,6 +170,14 @@ def test_every_kto_batch_is_whole_and_holds_both_labels_where_it_can(good: int, 
     both = sum(len({row["label"] for row in part}) == 2 for part in parts)
     assert both >= min(len(parts), good, bad)
     assert order == kto_order(rows, batch, seed)
+
+
+def test_half_a_kto_batch_holds_both_kinds_too() -> None:
+    rows = kto_order([{"label": i < 12, "n": i} for i in range(24)], 8, 1)
+    turns = in_turn(rows, 8)
+    for first in (0, 8, 16):
+        assert {row["n"] for row in turns[first : first + 8]} == {row["n"] for row in rows[first : first + 8]}
+    assert all({row["label"] for row in turns[first : first + 4]} == {True, False} for first in range(0, 24, 4))
 
 
 def test_kto_weights_follow_the_balance() -> None:
