@@ -43,7 +43,7 @@ Read = Callable[[Viewer, Sequence[Any]], TrainPlan]  # what the controls hold, o
 
 
 class PreflightPanel:
-    """Build its parts inside the page, then `wire` it; the page asks `refusal` before it starts a run."""
+    """Build its parts inside the page, then `wire` it; the page calls `refuse` before it starts a run."""
 
     def __init__(self, studio: Studio, read: Read) -> None:
         self._studio, self._read = studio, read
@@ -70,9 +70,9 @@ class PreflightPanel:
     def shown(self) -> list[Any]:
         return [self.list, self.check, self.stop, self.timer]
 
-    def wire(self, form: Form, inputs: list[Any], after_fix: Callable[[Any], Any]) -> None:
-        """`after_fix` gets the event after which the page shows itself anew."""
-        self._form = form
+    def wire(self, form: Form, inputs: list[Any]) -> Any:
+        """Returns the event after which the page has to show itself anew: a fix was made."""
+        self._form, self._inputs = form, inputs
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         gr.on(
             [*(knob.change for knob in form.components), self.timer.tick],
@@ -84,7 +84,12 @@ class PreflightPanel:
         )
         self.check.click(guarded(self.start), inputs, self.shown, **quiet)
         self.stop.click(guarded(self.end), inputs, self.shown, **quiet)
-        after_fix(self.list.pick(guarded(self.mend), inputs, [self.leave_out, *form.components], **quiet))
+        return self.list.pick(guarded(self.mend), inputs, [self.leave_out, *form.components], **quiet)
+
+    def follow(self, events: Sequence[Any]) -> None:
+        """Show anew after each of the page's events that may have changed what the controls hold."""
+        for event in events:
+            event.then(guarded(self.refresh), self._inputs, self.shown, show_progress="hidden", **PRIVATE)
 
     # --- handlers ---
 
@@ -94,7 +99,7 @@ class PreflightPanel:
     def start(self, request: gr.Request, *values: Any) -> list[Any]:
         viewer = self._studio.viewer(request)
         plan = self._read(viewer, values)
-        self._refuse(self._row_verdicts(self._studio.project(viewer), plan))
+        _refuse(self._row_verdicts(self._studio.project(viewer), plan))
         train_plan.check(self._studio, viewer, plan)
         return self._show(viewer, values)
 
@@ -118,15 +123,9 @@ class PreflightPanel:
 
     # --- what the page asks ---
 
-    def refusal(self, viewer: Viewer, plan: TrainPlan) -> None:
+    def refuse(self, viewer: Viewer, plan: TrainPlan) -> None:
         """BadInput with the reason, where the rows or the last check of these very settings say that the run must not start."""
-        self._refuse(self._verdicts(viewer, plan))
-
-    @staticmethod
-    def _refuse(verdicts: Sequence[Verdict]) -> None:
-        if wrong := stops(verdicts):
-            example = next((e.prompt for e in wrong[0].examples if e.prompt), "")
-            raise BadInput(wrong[0].sentence + (f" Such as: “{example}”." if example else ""))
+        _refuse(self._verdicts(viewer, plan))
 
     # --- what is known ---
 
@@ -164,7 +163,7 @@ class PreflightPanel:
         try:
             plan = self._read(viewer, values)
         except StudioError as error:  # a knob is being typed into, or nothing can be trained yet
-            said = note(str(error), "warn") if any(value not in (None, "") for value in values[:2]) else Html("")
+            said = note(str(error), "warn") if values[1] else Html("")  # that there is no model is said above
             return [said, gr.update(interactive=False), gr.update(visible=going), gr.Timer(active=going)]
         project = self._studio.project(viewer)
         verdicts = self._verdicts(viewer, plan)
@@ -193,6 +192,12 @@ class PreflightPanel:
         if run.status == "stopped":
             return note("The check was stopped.")
         return cost_facts(cost) if cost else Html("")
+
+
+def _refuse(verdicts: Sequence[Verdict]) -> None:
+    if wrong := stops(verdicts):
+        example = next((e.prompt for e in wrong[0].examples if e.prompt), "")
+        raise BadInput(wrong[0].sentence + (f" Such as: “{example}”." if example else ""))
 
 
 def _is_going(run: Run) -> bool:

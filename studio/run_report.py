@@ -12,7 +12,9 @@ from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
 from labeling.intervals import wilson
 from studio.render import Html, button, count, duration, facts, figures, note, notes, percent, percents, win_bar
+from studio.verdict_list import cost_facts, verdict_list
 from training.methods import is_training, makes_adapter
+from training.verdicts import Report
 
 _IDS = re.compile(r" \((?:[0-9a-f]{16,}|row \d+)(?:, (?:[0-9a-f]{16,}|row \d+))*(?: and \d+ more)?\)")
 
@@ -64,6 +66,8 @@ def _result(run: Run) -> Html:
         return comparison(CompareResult.from_json(run.result)) if run.result.get("n_prompts") else Html("")
     if run.kind == "generate":
         return generation(run)
+    if run.kind == "preflight":
+        return preflight(run)
     return {"hub_push": hub_push, "hub_model": hub_push, "merge": merged, "gguf": gguf}.get(run.kind, hub_import)(run)
 
 
@@ -169,6 +173,14 @@ def generation(run: Run) -> Html:
     failed = note(f"The first failure: {r['first_error']}", "warn") if r.get("first_error") else ""
     links = button("Label them", "label") + button("See them", "data", quiet=True)
     return Html(f'{facts(rows)}{failed}<div class="st-actions">{links}</div>')
+
+
+def preflight(run: Run) -> Html:
+    """What a check before a run found, and the way back to the settings it was of."""
+    report = Report.from_json(run.result)
+    cost = cost_facts(report.cost) if report.cost else ""
+    back = button("Back to training", "train", quiet=True)
+    return Html(f'<div class="st-stack">{cost}{verdict_list(report.verdicts)}<div class="st-actions">{back}</div></div>')
 
 
 def hub_import(run: Run) -> Html:

@@ -43,6 +43,7 @@ element.addEventListener('click', e => {
 KINDS: dict[str, str] = {
     **{method: f"training ({method.upper()})" for method in METHOD_FACTS},
     "reward": "training (reward model)",
+    "preflight": "check before training",
     "generate": "answers",
     "compare": "comparison",
     "hub_import": "download",

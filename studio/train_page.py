@@ -29,11 +29,12 @@ from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading,
 from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
 from studio.render import Html, count, empty, facts, figures, note, notes, run_link
+from studio.preflight_panel import PreflightPanel
 from studio.several_panel import SeveralPanel
-from studio.train_plan import TrainPlan
-from studio.visitors import RunSize
-from training.config import Method, SamplingConfig, TrainConfig, from_json, method_named, recipe, run_args, steps_of
-from training.methods import METHOD_FACTS, module_of
+from studio.train_plan import TrainPlan, train
+from training.config import Method, SamplingConfig, from_json, method_named, recipe
+from training.methods import METHOD_FACTS
+from training.verdicts import SIEVES, Sieve
 from training.recipe_files import RecipeFile, recipes_for
 
 METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items() if facts.title]
@@ -58,6 +59,7 @@ class TrainPage:
         self._studio = studio
         self.which = LabelChoice("train")
         self.several = SeveralPanel("several")
+        self.preflight = PreflightPanel(studio, self.read)
         self.elsewhere = ElsewherePanel(studio, self.outline, self.prepared, "train")
 
     def build(self, demo: gr.Blocks) -> None:
@@ -75,35 +77,30 @@ class TrainPage:
             with gr.Column(elem_classes="st-panel", min_width=320, scale=6):
                 self.learns = block(elem_id="train-data")
                 self.name = gr.Textbox("", label="Name of the run", max_length=120, visible=False, elem_id="train-name")
-                self.go = gr.Button("Train", variant="primary", size="lg", interactive=False, elem_id="train-go")
+                with gr.Row(elem_classes="st-go"):
+                    self.go = gr.Button("Train", variant="primary", size="lg", interactive=False, elem_id="train-go")
+                    self.preflight.build_button()
+                self.preflight.build()
         with (
             gr.Accordion("Which labels", open=False, elem_classes="st-settings", elem_id="train-which"),
             gr.Row(elem_classes="st-knobs"),
         ):
             self.which.build()
+            leave_out = self.preflight.build_choice()
         self.form.build_closed("dpo")
         self._build_several()
         self.elsewhere.build()
         self.where = gr.Textbox("", visible=False)
         self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
-        knobs, which = self.form.components, self.which.components
+        knobs, which = self.form.components, [*self.which.components, leave_out]
         chosen = [self.recipe, self.name, self.learns, self.go, self.proposal, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         loaded = demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
         changed = [each.submit if isinstance(each, gr.Textbox) else each.input for each in which]
-        chose = gr.on(
-            [
-                self.method.input,
-                self.start_from.input,
-                self.form.named("tuning").input,
-                *changed,
-                *(each.blur for each in which if isinstance(each, gr.Textbox)),
-            ],
-            guarded(self.choose),
-            [self.method, self.start_from, self.recipe, self.proposal, *which, *knobs],
-            chosen,
-            **quiet,
-        )
+        others = [self.method.input, self.start_from.input, self.form.named("tuning").input]
+        left = [each.blur for each in which if isinstance(each, gr.Textbox)]
+        anew = [guarded(self.choose), [self.method, self.start_from, self.recipe, self.proposal, *which, *knobs], chosen]
+        chose = gr.on([*others, *changed, *left], *anew, **quiet)
         filled = self.recipe.input(guarded(self.fill), [self.method, self.start_from, self.recipe, *which], chosen, **quiet)
         started = self.go.click(
             guarded(self.start),
@@ -115,6 +112,8 @@ class TrainPage:
         goes_to(started, self.where)
         held = [self.method, self.start_from, self.name, *which, *knobs]
         self.elsewhere.wire(held, self.where, [loaded, chose, filled])
+        mended = self.preflight.wire(self.form, [self.method, self.start_from, *which, *knobs])
+        self.preflight.follow([loaded, chose, filled, mended.then(*anew, **quiet)])
         self._wire_several([self.method, self.start_from, *which, *knobs], quiet)
 
     def _build_several(self) -> None:
@@ -152,6 +151,7 @@ class TrainPage:
             method,
             first,
             *self.which.load(self._studio.db, project),
+            [],
             *self._choice(viewer, method, chosen, {}),
         ]
 
@@ -160,22 +160,23 @@ class TrainPage:
     ) -> list[Any]:
         method, viewer = method_named(chosen), self._studio.viewer(request)
         parent = self._parent(viewer, model_id) if model_id else None
-        which, knobs = values[: len(self.which.components)], values[len(self.which.components) :]
-        return self._choice(viewer, method, parent, self.form.edits(proposal, knobs), *self.which.read(which), recipe or "")
+        which, leave_out, knobs = self._parts(values)
+        edits = self.form.edits(proposal, knobs)
+        return self._choice(viewer, method, parent, edits, *self.which.read(which), leave_out, recipe or "")
 
-    def fill(self, request: gr.Request, chosen: str, model_id: str | None, recipe: str | None, *which: Any) -> list[Any]:
+    def fill(self, request: gr.Request, chosen: str, model_id: str | None, recipe: str | None, *values: Any) -> list[Any]:
         """Put a recipe's settings into the form, over whatever stands there."""
         method, viewer = method_named(chosen), self._studio.viewer(request)
         parent = self._parent(viewer, model_id) if model_id else None
-        return self._choice(viewer, method, parent, {}, *self.which.read(which), recipe or "")
+        which, leave_out, _ = self._parts(values)
+        return self._choice(viewer, method, parent, {}, *self.which.read(which), leave_out, recipe or "")
 
     def start(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> str:
-        """Freeze, start, and go and watch."""
-        method, viewer = method_named(chosen), self._studio.viewer(request)
-        parent = self._parent(viewer, model_id)
-        which, knobs = values[: len(self.which.components)], values[len(self.which.components) :]
-        config = self.form.read(method, knobs)
-        return f"./{run_link(self._begin(viewer, method, parent, config, *self.which.read(which), name))}"
+        """Freeze, start, and go and watch; not where a check has found a reason against it."""
+        viewer = self._studio.viewer(request)
+        plan = self.read(viewer, [chosen, model_id, *values])
+        self.preflight.refuse(viewer, plan)
+        return f"./{run_link(self._begin(viewer, plan, name))}"
 
     def offer(self, request: gr.Request, chosen: str, *names: str | None) -> list[Any]:
         """The settings of the method, to try several values of."""
@@ -184,89 +185,68 @@ class TrainPage:
     def plan(self, request: gr.Request, chosen: str, model_id: str | None, *values: Any) -> list[Any]:
         """What the values make and how long it would take."""
         method, viewer = method_named(chosen), self._studio.viewer(request)
-        parent, project = self._parent(viewer, model_id), self._studio.project(viewer)
-        which, config, wanted = self._several(method, values)
+        plan, wanted = self._several(viewer, [chosen, model_id, *values])
+        config, project = plan.config, self._studio.project(viewer)
         try:
             made = several.combinations(method, config, wanted)
         except BadInput as error:
             return [note(str(error), "bad"), "Start the runs"]
         if len(made) < 2:
             return [Html(f'<p class="st-sub">{NO_SEVERAL}</p>'), "Start the runs"]
-        learns = self._learns(project, method, *self.which.read(which))
-        base = str(parent.spec.get("base", ""))
+        learns = self._learns(project, method, plan.filters, plan.rules, plan.leave_out)
+        base = str(plan.parent.spec.get("base", ""))
         told = several.preview(self._studio, project.project_id, base, method, config, made, learns.train)
         return [Html(f'<p class="st-sub">{figures(told)}</p>'), f"Start {len(made)} runs"]
 
     def start_several(self, request: gr.Request, chosen: str, model_id: str | None, *values: Any) -> str:
         """Freeze once, queue a run for each combination, and go and watch."""
         method, viewer = method_named(chosen), self._studio.viewer(request)
-        parent = self._parent(viewer, model_id)
-        which, config, wanted = self._several(method, values)
-        made = several.combinations(method, config, wanted)
+        plan, wanted = self._several(viewer, [chosen, model_id, *values])
+        self.preflight.refuse(viewer, plan)
+        made = several.combinations(method, plan.config, wanted)
         if len(made) < 2:
             raise BadInput(NO_SEVERAL)
 
         def first(changes: several.Changes, name: str, group_id: str) -> Run:
-            changed = from_json(method, {**config.to_json(), **changes})
-            return self._begin(viewer, method, parent, changed, *self.which.read(which), name, group_id)
+            changed = from_json(method, {**plan.config.to_json(), **changes})
+            return self._begin(viewer, plan._replace(config=changed), name, group_id)
 
         return f"./{run_link(several.start(self._studio, viewer, method, made, None, first))}"
 
-    def _several(self, method: Method, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], TrainConfig, list[several.Setting]]:
-        """Which labels, the form's config, and what is to be tried, from the values of all three."""
-        split, end = len(self.which.components), len(values) - len(self.several.inputs)
-        return values[:split], self.form.read(method, values[split:end]), self.several.read(values[end:])
+    def _several(self, viewer: Viewer, values: Sequence[Any]) -> tuple[TrainPlan, list[several.Setting]]:
+        """The controls of the one run, and what is to be tried."""
+        end = len(values) - len(self.several.inputs)
+        return self.read(viewer, values[:end]), self.several.read(tuple(values[end:]))
 
-    def _begin(
-        self,
-        viewer: Viewer,
-        method: Method,
-        parent: Model,
-        config: TrainConfig,
-        filters: Filters,
-        rules: Rules,
-        name: str,
-        group_id: str = "",
-    ) -> Run:
+    def _begin(self, viewer: Viewer, plan: TrainPlan, name: str, group_id: str = "") -> Run:
         """Freeze the labels and start a run on them."""
-        project = self._studio.project(viewer)
-        snapshot = snapshots.freeze(
-            self._studio.db, self._studio.settings, project.project_id, METHOD_FACTS[method].layout, filters=filters, rules=rules
-        )
-        train = int(snapshot.manifest["rows"]["train"])
-        file = snapshots.file_of(self._studio.settings, snapshot)
-        return self._studio.start_run(
-            viewer,
-            method,
-            module_of(method),
-            " ".join(name.split()) or _name(method, train),
-            {
-                "args": run_args(self._studio.keys.spec(parent), config) | {"model_id": parent.model_id, "model_name": parent.name},
-                "data": {"file": "data.parquet", "sha256": snapshot.sha256, "rows": snapshot.rows},
-            },
-            {"data.parquet": file},
-            [parent],
-            RunSize(steps=steps_of(config, train)),
-            snapshot.snapshot_id,
-            group_id,
-        )
+        snapshot = plan.freeze(self._studio, self._studio.project(viewer))
+        known_as = " ".join(name.split()) or _name(plan.method, int(snapshot.manifest["rows"]["train"]))
+        return train(self._studio, viewer, plan, snapshot, known_as, group_id)
 
     def outline(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> Outline | None:
         """What the run would be elsewhere; None before there is something to train."""
         if not model_id or not name:
             return None
-        plan = self._plan(self._studio.viewer(request), chosen, model_id, values)
+        plan = self.read(self._studio.viewer(request), [chosen, model_id, *values])
         return Outline(name, plan.method, plan.config.batch_size * plan.config.accumulation)
 
     def prepared(self, request: gr.Request, chosen: str, model_id: str | None, name: str, *values: Any) -> Prepared:
         viewer = self._studio.viewer(request)
-        return of_plan(self._studio, viewer, self._plan(viewer, chosen, model_id, values), name)
+        return of_plan(self._studio, viewer, self.read(viewer, [chosen, model_id, *values]), name)
 
-    def _plan(self, viewer: Viewer, chosen: str, model_id: str | None, values: Sequence[Any]) -> TrainPlan:
-        """What the controls hold."""
-        method, split = method_named(chosen), len(self.which.components)
-        config = self.form.read(method, values[split:])
-        return TrainPlan(method, self._parent(viewer, model_id), config, *self.which.read(tuple(values[:split])), ())
+    def read(self, viewer: Viewer, values: Sequence[Any]) -> TrainPlan:
+        """What the controls hold: method, model, which labels and rows, knobs. BadInput in words."""
+        method = method_named(values[0])
+        parent = self._parent(viewer, values[1])
+        which, leave_out, knobs = self._parts(values[2:])
+        return TrainPlan(method, parent, self.form.read(method, knobs), *self.which.read(which), leave_out)
+
+    def _parts(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Sieve, ...], Sequence[Any]]:
+        """Which labels, which rows to be without, knobs."""
+        split = len(self.which.components)
+        wanted = values[split] if len(values) > split else []
+        return tuple(values[:split]), tuple(name for name in SIEVES if name in (wanted or [])), values[split + 1 :]
 
     # --- what is shown ---
 
@@ -291,12 +271,13 @@ class TrainPage:
         edits: Mapping[str, Any],
         filters: Filters = Filters(),
         rules: Rules = Rules(),
+        leave_out: tuple[Sieve, ...] = (),
         name: str = "",
     ) -> list[Any]:
         """Recipe, name, what it learns from, the button, and the knobs, for this method, parent and recipe by name."""
         project = self._studio.project(viewer)
         graders = rewards(self._studio, viewer, project) if METHOD_FACTS[method].samples else []
-        learns = self._learns(project, method, filters, rules, graders)
+        learns = self._learns(project, method, filters, rules, leave_out, graders)
         edits = {name: value for name, value in edits.items() if name != "reward" or value in dict(graders).values()}
         size = parameters_of(str(parent.spec.get("base", ""))) if parent else 0
         made = next((each for each in recipes_for(method) if each.name == name), None)
@@ -321,10 +302,18 @@ class TrainPage:
         return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
     def _learns(
-        self, project: Project, method: Method, filters: Filters, rules: Rules, graders: Sequence[tuple[str, str]] = ()
+        self,
+        project: Project,
+        method: Method,
+        filters: Filters,
+        rules: Rules,
+        leave_out: tuple[Sieve, ...],
+        graders: Sequence[tuple[str, str]] = (),
     ) -> Learns:
-        layout = METHOD_FACTS[method].layout
-        manifest = snapshots.preview(self._studio.db, project.project_id, layout, filters=filters, rules=rules).manifest
+        layout, db = METHOD_FACTS[method].layout, self._studio.db
+        manifest = snapshots.preview(
+            db, project.project_id, layout, filters=filters, rules=rules, leave_out=leave_out
+        ).manifest
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
         if METHOD_FACTS[method].samples:
             return _from_rewards(train, held_out, graders)

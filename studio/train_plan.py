@@ -54,8 +54,8 @@ class TrainPlan(NamedTuple):
         }
 
 
-def train(studio: Studio, viewer: Viewer, plan: TrainPlan, snapshot: Snapshot, name: str) -> Run:
-    return _start(studio, viewer, plan, snapshot, plan.method, module_of(plan.method), name, {})
+def train(studio: Studio, viewer: Viewer, plan: TrainPlan, snapshot: Snapshot, name: str, group_id: str = "") -> Run:
+    return _start(studio, viewer, plan, snapshot, plan.method, module_of(plan.method), name, {}, group_id)
 
 
 def check(studio: Studio, viewer: Viewer, plan: TrainPlan) -> Run:
@@ -68,7 +68,15 @@ def check(studio: Studio, viewer: Viewer, plan: TrainPlan) -> Run:
 
 
 def _start(
-    studio: Studio, viewer: Viewer, plan: TrainPlan, snapshot: Snapshot, kind: Any, module: str, name: str, more: dict[str, Any]
+    studio: Studio,
+    viewer: Viewer,
+    plan: TrainPlan,
+    snapshot: Snapshot,
+    kind: Any,
+    module: str,
+    name: str,
+    more: dict[str, Any],
+    group_id: str = "",
 ) -> Run:
     file = snapshots.file_of(studio.settings, snapshot)
     named = {"model_id": plan.parent.model_id, "model_name": plan.parent.name}
@@ -85,4 +93,5 @@ def _start(
         [plan.parent],
         RunSize(steps=steps_of(plan.config, int(snapshot.manifest["rows"]["train"]))),
         snapshot.snapshot_id,
+        group_id,
     )

@@ -42,12 +42,13 @@ def _item(verdict: Verdict, fixable: bool) -> str:
 
 def cost_facts(cost: Cost) -> Html:
     """Time and memory, as measured."""
-    parts = [("getting ready", cost.ready_s), ("reference", cost.reference_s), ("evaluations", cost.evaluation_s)]
-    of = ", ".join(f"{name} {about(seconds)}" for name, seconds in parts if seconds >= 1)
+    parts = [("getting ready", cost.ready_s), ("the reference", cost.reference_s), ("evaluations", cost.evaluation_s)]
+    told = [f"{name} {about(seconds)}" for name, seconds in parts if seconds >= max(1.0, cost.seconds / 10)]
+    of = f", of it {', '.join(told)}" if told else ""
     return facts(
         [
-            ("Takes about", about(cost.seconds), f"{count(cost.steps, 'step')} here{f'; with {of}' if of else ''}"),
-            ("Memory", readable(cost.peak), f"of {readable(cost.free)} free"),
+            ("Takes about", about(cost.seconds), f"{count(cost.steps, 'step')} on this machine{of}"),
+            ("Needs in memory", readable(cost.peak), f"of {readable(cost.free)} free"),
         ]
     )
 

@@ -204,13 +204,13 @@ def test_verdicts_survive_the_run_folder_and_stand_worst_first() -> None:
 # --- frozen ---
 
 
-def import_pairs(db: Any, project: Project, n: int) -> None:
+def import_pairs(db: Any, project: Project, n: int, texts: tuple[str, str] = ("no", "yes")) -> None:
     """Four answers to each prompt, of two texts, imported as two pairs: every third prompt's are chosen both ways."""
     people.ensure(db, "import", "Imported", "imported")
     for k in range(n):
         p = prompt(project, f"Question {k}")
         prompts.add(db, [p])
-        made = [completion(p, "yes" if i % 2 else "no", i) for i in range(4)]
+        made = [completion(p, texts[i % 2], i) for i in range(4)]
         completions.add(db, made)
         for one in (0, 2):
             left, right = made[one], made[one + 1]

@@ -242,6 +242,7 @@ def test_a_stop_is_heard(tmp_path: Path, base: Path) -> None:
 # --- memory ---
 
 
+@pytest.mark.slow  # a cold child that trains until memory runs out, several times
 def test_out_of_memory_is_told_with_a_batch_that_was_tried(tmp_path: Path) -> None:
     """A real child whose allocations really fail: half a gigabyte holds a few long rows, and not 32."""
     rows = [{**row, "completion": assistant("one two three four five six " * 60)} for row in sft_rows(32)]

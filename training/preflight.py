@@ -92,7 +92,7 @@ def cut(dropped: Dropped, config: TrainConfig, limit: int, context: int) -> Verd
     if not dropped.truncated and dropped.longest <= limit:
         return Verdict("length limit", "ok", f"Nothing is cut: the longest row has {dropped.longest:,} of {limit:,} tokens.")
     short = dropped.truncated
-    what = f"{count(len(short.ids), 'row')} with an answer that is cut" if short else "Prompts are too long"
+    what = f"{count(len(short.ids), 'row has an answer', 'rows have an answer')} that is cut" if short else "Prompts are too long"
     whole = f"; the longest row has {dropped.longest:,} tokens"
     fix = None
     if dropped.longest <= context:
@@ -171,6 +171,8 @@ def _cost(plan: Plan, config: TrainConfig, found: Probe, looked: float, free: in
 def fits(cost: Cost, config: TrainConfig) -> Verdict:
     """Whether the measured peak leaves room."""
     told = f"A step was done with {readable(cost.peak)} of {readable(cost.free)} free"
+    if cost.estimated:
+        told += f"; weights, what is trained and activations come to {readable(cost.estimated)} by calculation"
     if cost.peak <= _TIGHT * cost.free:
         return Verdict("memory", "ok", f"{told}.")
     return Verdict("memory", "warn", f"{told}: too little room if anything else runs beside it.", fix=halved(config))
