@@ -50,12 +50,11 @@ def main(run: RunDir) -> dict[str, Any]:
 
 def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: Rows, say: Loading, began: float) -> Report:
     say("loading the libraries")
-    from training.adapters import load_trainable
-    from training.probe import Plan, free_now, probe
+    from training.probe import Plan, free_now, load, probe
 
     free = free_now()
     say("loading the base model")
-    start = load_trainable(spec, config, frozen)
+    start = load(method, spec, config, frozen)
     dropped = Dropped()
     rows = usable_or_refuse(frozen, method, start.tokenizer, start.limit, dropped, say)
     verdicts = [*left_out(dropped), cut(dropped, config, start.limit, _context(start)), template(start, rows.train, say)]

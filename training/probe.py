@@ -106,9 +106,16 @@ def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None, timed
     return None
 
 
+def load(method: Method, spec: ModelSpec, config: TrainConfig, rows: Rows) -> Trainable:
+    """The base as the run loads it: some methods have a way of their own."""
+    own = getattr(importlib.import_module(module_of(method)), "load", None)
+    start: Trainable = (own or load_trainable)(spec, config, rows)
+    return start
+
+
 def _probe(plan: Plan, config: TrainConfig, start: Trainable | None, timed: int) -> Probe:
     began = time.monotonic()
-    start = start or load_trainable(plan.spec, config, plan.rows)
+    start = start or load(plan.method, plan.spec, config, plan.rows)
     module = importlib.import_module(module_of(plan.method))
     aside = Aside(plan.run.path)
     chosen = _choose(plan, config)
