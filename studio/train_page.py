@@ -28,14 +28,14 @@ from studio.form import Form
 from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
 from studio.label_choice import LabelChoice
 from studio.local_models import parameters_of
-from studio.render import Html, count, empty, facts, figures, note, notes, run_link
 from studio.preflight_panel import PreflightPanel
+from studio.render import Html, count, empty, facts, figures, note, notes, run_link
 from studio.several_panel import SeveralPanel
 from studio.train_plan import TrainPlan, train
 from training.config import Method, SamplingConfig, from_json, method_named, recipe
 from training.methods import METHOD_FACTS
-from training.verdicts import SIEVES, Sieve
 from training.recipe_files import RecipeFile, recipes_for
+from training.verdicts import SIEVES, Sieve
 
 METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items() if facts.title]
 DEFAULT = ("Studio default", "")
@@ -311,9 +311,7 @@ class TrainPage:
         graders: Sequence[tuple[str, str]] = (),
     ) -> Learns:
         layout, db = METHOD_FACTS[method].layout, self._studio.db
-        manifest = snapshots.preview(
-            db, project.project_id, layout, filters=filters, rules=rules, leave_out=leave_out
-        ).manifest
+        manifest = snapshots.preview(db, project.project_id, layout, filters=filters, rules=rules, leave_out=leave_out).manifest
         train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
         if METHOD_FACTS[method].samples:
             return _from_rewards(train, held_out, graders)
