@@ -8,7 +8,7 @@ new MutationObserver(() => {
   if (!last) return;
   const b = [...element.querySelectorAll('button[data-do]')].find(each => key(each) === last);
   if (b && document.activeElement !== b) b.focus({preventScroll: true});
-}).observe(element, {childList: true, subtree: true});
+}).observe(element, {childList: true, subtree: true, attributeFilter: ['data-run']}); // rows are changed in place, too
 element.addEventListener('click', e => {
   const b = e.target.closest('button[data-do]');
   if (b && b.getAttribute('aria-disabled') !== 'true') trigger('move', {run: b.dataset.run, to: b.dataset.do});

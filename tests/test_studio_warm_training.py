@@ -19,9 +19,11 @@ from training_runs import dpo_rows, make_run
 from data import models, projects, runs
 from data.database import Database
 from data.records import Run
+from data.resume import newest
 from data.rundir import RunDir, sha256_of
 from data.settings import Settings
 from studio.jobs import Jobs
+from studio.metrics import Metrics
 from studio.warm import WarmStart
 from training.config import DpoConfig
 
@@ -134,3 +136,24 @@ def test_a_training_run_that_is_killed_is_never_shown_as_running(settings: Setti
     after = jobs.start("generate", "tests.jobs_child", "next", project.project_id, {"args": {}})
     assert wait(db, after.run_id, ended).status == "finished"
     jobs.close()
+
+
+def test_a_training_run_that_was_stopped_goes_on_with_one_curve(settings: Settings, db: Database) -> None:
+    """Stopped in the middle, queued again in its folder: it goes on at its checkpoint, and every step is there once."""
+    jobs = Jobs(settings, db, poll_s=0.05)
+    run = begin(jobs, projects.create(db, "P").project_id, settings.home)
+    folder = RunDir(settings.runs_dir / run.run_id)
+    wait(db, run.run_id, lambda each: len(metrics(folder)) >= 3)
+    jobs.stop(run.run_id)
+    assert wait(db, run.run_id, ended).status == "stopped"
+    at = newest(folder.path)
+    assert at is not None
+    assert 3 <= at.step < STEPS
+    jobs.resume(run.run_id)
+    done = wait(db, run.run_id, ended)
+    jobs.close()
+    assert (done.status, done.error) == ("finished", "")
+    assert (done.result["steps"], done.result["resumed_from"]) == (STEPS, at.step)
+    drawn = [event["step"] for event in Metrics(settings.runs_dir).of(run.run_id) if "loss" in event]
+    assert drawn == list(range(1, STEPS + 1))
+    assert newest(folder.path) is None, "a run that has finished keeps no checkpoint"
