@@ -244,9 +244,9 @@ def test_a_stop_is_heard(tmp_path: Path, base: Path) -> None:
 
 @pytest.mark.slow  # a cold child that trains until memory runs out, several times
 def test_out_of_memory_is_told_with_a_batch_that_was_tried(tmp_path: Path) -> None:
-    """A real child whose allocations really fail: half a gigabyte holds a few long rows, and not 32."""
+    """A real child whose allocations really fail: TRL takes a batch at once, half a gigabyte holds a few long rows and not 32."""
     rows = [{**row, "completion": assistant("one two three four five six " * 60)} for row in sft_rows(32)]
-    config = SftConfig(batch_size=32, max_length=1024, tuning="lora", precision="fp32")
+    config = SftConfig(batch_size=32, max_length=1024, tuning="lora", precision="fp32", backend="trl")
     run = check_run(tmp_path / "r", tiny_model.DEMO_MODEL, "sft", config, rows)
     half_a_gigabyte = (
         "from training import preflight, probe; probe.free_memory = lambda: 2**29; preflight.run_child(preflight.main)"
