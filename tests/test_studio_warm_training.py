@@ -138,6 +138,7 @@ def test_a_training_run_that_is_killed_is_never_shown_as_running(settings: Setti
     jobs.close()
 
 
+@pytest.mark.slow  # two cold starts; its halves are in test_studio_again.py and in the tests of the checkpoints
 def test_a_training_run_that_was_stopped_goes_on_with_one_curve(settings: Settings, db: Database) -> None:
     """Stopped in the middle, queued again in its folder: it goes on at its checkpoint, and every step is there once."""
     jobs = Jobs(settings, db, poll_s=0.05)
