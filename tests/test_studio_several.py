@@ -21,6 +21,7 @@ from studio.again_page import AgainPage
 from studio.context import Studio
 from studio.several import Setting, combinations, seconds_of, settings_of
 from studio.several_panel import SeveralPanel
+from studio.train_page import TrainPage
 from training.config import METHODS, DpoConfig, config_class
 
 
@@ -178,3 +179,26 @@ def test_the_page_without_a_run_says_where_to_find_one(page: AgainPage, first: R
     shown = page.load(Request())  # type: ignore[arg-type]
     assert "Choose a training run first" in shown[2]
     assert not shown[-1].interactive
+
+
+def test_the_train_page_queues_every_combination_over_one_snapshot(studio: Studio, project: Project) -> None:
+    page = TrainPage(studio)
+    with gr.Blocks() as demo:
+        page.build(demo)
+    which = [each.value for each in page.which.components]
+    held = [*which, [], *(each.value for each in page.form.components)]  # [] leaves no rows out
+    split = ["dpo", "demo-model", *held]
+    told, label = page.plan(Request(), *split, "beta", "seed", None, "0.5, 1", "1, 2", "")  # type: ignore[arg-type]
+    assert "4 runs of" in told
+    assert label == "Start 4 runs"
+    with pytest.raises(BadInput, match="two values or more"):
+        page.start_several(Request(), *split, "beta", "seed", None, "0.5", "", "")  # type: ignore[arg-type]
+    assert runs.of_project(studio.db, project.project_id) == []
+    where = page.start_several(Request(), *split, "beta", "seed", None, "0.5, 1", "1, 2", "")  # type: ignore[arg-type]
+    first = runs.get(studio.db, where.split("run=")[1])
+    group = runs.of_group(studio.db, first.group_id)
+    studio.jobs.stop_group(first.group_id)
+    trained = [(each.config["args"]["train"]["beta"], each.config["args"]["train"]["seed"]) for each in group]
+    assert trained == [(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)]
+    assert {each.snapshot_id for each in group} == {first.snapshot_id} != {""}
+    assert {each.module for each in group} == {"training.dpo"}
