@@ -57,7 +57,7 @@ def _knob(
 
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
 _DEMO_STEPS, _DEMO_EPOCHS = 75, 10.0  # of few labels: as many steps as 200 take, in at most so many rounds
-_ANSWERING_STEPS = 30  # where each step writes its answers first
+_ANSWERING_STEPS = 25  # where each step writes its answers first
 _FULL_RATE, _DEMO_FULL_RATE = 0.1, 0.3  # of an adapter's learning rate, for a hub model and for the demo model
 _RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
 _TUNING_HELP = "What is trained. All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
@@ -247,6 +247,9 @@ class SamplingConfig(TrainConfig):
 class RlooConfig(SamplingConfig):
     """Learn from a reward on the model's own answers, each against the mean of the others to its prompt."""
 
+    epochs: float = _knob(
+        1.0, "How often every prompt is answered; too often, and a reward model is outwitted.", "basic", min=0.01, max=100, step=1
+    )
     beta: float = _knob(
         0.05, "Price of moving away from the model before the run, in reward for each nat.", "basic", min=0.0, max=10, step=0.01
     )
