@@ -18,7 +18,6 @@ import os
 import random
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -143,14 +142,13 @@ def main() -> None:
             if state.global_step < state.max_steps:
                 turns.begin()
 
-    with tempfile.TemporaryDirectory() as folder:
-        model = _model(contender)
-        torch.manual_seed(1)  # every adapter starts alike
-        turns.begin()
-        trainer = _studio(model, contender, folder) if contender.who == "studio" else _trl(model, contender, folder)
-        turns.end()
-        trainer.add_callback(Clock())
-        trainer.train()
+    model = _model(contender)
+    torch.manual_seed(1)  # every adapter starts alike
+    turns.begin()
+    trainer = _studio(model, contender) if contender.who == "studio" else _trl(model, contender)
+    turns.end()
+    trainer.add_callback(Clock())
+    trainer.train()
     turns.say({"losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]})
 
 
@@ -184,11 +182,13 @@ def _nf4(contender: Contender) -> Any:
     return load_base(ModelSpec("local", str(base), quantize=True), for_training=True)
 
 
-def _arguments(contender: Contender, folder: str) -> dict[str, Any]:
+def _arguments(contender: Contender) -> dict[str, Any]:
+    """The folder is the same for every run, because it is in the key of TRL's cache of the reference, as all arguments are."""
     import torch
 
     return {
-        "output_dir": folder, "max_steps": contender.steps, "per_device_train_batch_size": contender.rows_a_step,
+        "output_dir": str(Path(contender.folder) / "trainer"), "max_steps": contender.steps,
+        "per_device_train_batch_size": contender.rows_a_step,
         "learning_rate": 1e-4, "logging_steps": 1 if contender.steps < 10 else 10, "report_to": "none", "save_strategy": "no",
         "disable_tqdm": True, "seed": 0, "use_cpu": not torch.cuda.is_available(),
     }  # fmt: skip
@@ -203,7 +203,7 @@ def _lora() -> Any:
 # --- ours -----------------------------------------------------------------------------------------------------------------------
 
 
-def _studio(model: Any, contender: Contender, folder: str) -> Any:
+def _studio(model: Any, contender: Contender) -> Any:
     from peft import get_peft_model
     from transformers import TrainingArguments
 
@@ -226,7 +226,7 @@ def _studio(model: Any, contender: Contender, folder: str) -> Any:
         plan = Plan(Kto(contender.beta), with_others(apart, contender.rows_a_step, longest), [], dealt=True)
     if contender.method == "sft":
         plan = Plan(Sft(), [Item(row.prompt, row.completions[:1]) for row in rows], [])
-    trainer = PreferenceTrainer(TrainingArguments(**_arguments(contender, folder), bf16=has_bf16()), scorer, plan)
+    trainer = PreferenceTrainer(TrainingArguments(**_arguments(contender), bf16=has_bf16()), scorer, plan)
     cache = ReferenceCache(Path(contender.folder), {"shape": contender.shape, "layers": contender.layers, "nf4": contender.nf4})
     trainer.refer(cache, over_parent=False, say=lambda what, done, total: None)
     return trainer
@@ -235,7 +235,7 @@ def _studio(model: Any, contender: Contender, folder: str) -> Any:
 # --- TRL's ----------------------------------------------------------------------------------------------------------------------
 
 
-def _trl(model: Any, contender: Contender, folder: str) -> Any:
+def _trl(model: Any, contender: Contender) -> Any:
     tuned = contender.who == "trl-tuned"
     own: dict[str, Any] = {"gradient_checkpointing": False} if tuned else {}
     if tuned and contender.method in ("dpo", "kto"):
@@ -245,7 +245,7 @@ def _trl(model: Any, contender: Contender, folder: str) -> Any:
     trainer, config = _classes(contender.method)
     made = trainer(
         model=model,
-        args=config(**_arguments(contender, folder), **own),
+        args=config(**_arguments(contender), **own),
         train_dataset=_dataset(contender),
         processing_class=_words(contender.sizes["vocab_size"]),
         peft_config=_lora(),
