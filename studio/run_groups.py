@@ -18,6 +18,8 @@ SCALES = ("beta", "loss", "loss_2", "sft_weight", "label_smoothing", "margin")  
 
 OTHER_SCALE = "Their losses cannot be held against each other: beta or the form of the loss differs."
 
+BY_REWARD = ("rloo", "grpo")  # methods whose loss is no measure of anything
+
 
 class Best(NamedTuple):
     """The run that does best and why it is called so; '' and '' while none is."""
@@ -41,7 +43,7 @@ def best_of(group: Sequence[Run], held_out: int) -> Best:
         rest = sorted(by_accuracy.values())[-2]
         return Best(best, _chance(by_accuracy[best], rest, held_out))
     by_loss = {run.run_id: value for run in done if (value := figure(run, LOSS)) is not None}
-    if len(by_loss) > 1 and not set(varied(group)) & set(SCALES):
+    if len(by_loss) > 1 and not set(varied(group)) & set(SCALES) and not {run.kind for run in done} & set(BY_REWARD):
         return Best(min(by_loss, key=lambda run_id: by_loss[run_id]), "Best is the lowest loss on held-out rows.")
     return Best()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ def test_losses_decide_only_where_they_mean_the_same() -> None:
     same = [run("a", {"learning_rate": 1e-3}, loss=0.5), run("b", {"learning_rate": 1e-4}, loss=0.4)]
     assert best_of(same, 20).run_id == "b"
     assert "cannot be held" not in group_table(same, 20, "a")
+    assert best_of([replace(each, kind="rloo") for each in same], 20).run_id == "", "its loss measures nothing"
     other = [run("a", {"beta": 0.1}, loss=0.5), run("b", {"beta": 1.0}, loss=0.4)]
     assert best_of(other, 20).run_id == ""
 
