@@ -11,7 +11,9 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -21,13 +23,20 @@ from safetensors.numpy import save_file
 
 from data import models, people, projects, runs
 from data.database import Database
-from data.errors import BadInput, NotFound
+from data.errors import BadInput, NotFound, WorkspaceError
 from data.records import Run
 from data.rundir import RunDir
 from data.settings import Settings
 from studio import elsewhere, run_queue
 from studio.bring_back import bring_back
 from studio.context import Studio
+from studio.model_card import card
+from studio.run_charts import charts
+from studio.run_report import after, report
+from studio.run_samples import samples
+from studio.run_verdict import shown
+from studio.run_watch import judged
+from training.export import weights_sha256
 from training.launch import Launch
 from training.launch_files import Place
 
@@ -226,6 +235,87 @@ def test_a_hostile_archive_writes_nothing_outside_and_runs_nothing(studio: Studi
     assert (back.module, back.config["args"]["model"]["base"]) == ("training.dpo", run.config["args"]["model"]["base"])
     assert not Path("/tmp/owned-by-archive").exists()
     assert not list(studio.settings.home.rglob("owned*"))
+
+
+def test_what_it_says_of_itself_is_taken_only_where_it_is_what_a_run_says(studio: Studio, run: Run, tmp_path: Path) -> None:
+    """Every page that shows a run is drawn from figures; a text in their place, or a name with markup, must not reach them."""
+    markup = "<img src=x onerror=alert(1)> [x](http://evil)"
+    folder = trained(carried(studio, run, tmp_path))
+    lies = {"steps": "many", "rows": markup, "seconds": 1e999, "held_out_rows": [], "metrics": {"loss": markup, markup: 1, "kl": 2}}
+    there = RunDir(folder)
+    with (folder / "events.jsonl").open("a") as f:
+        for event in (
+            {"type": "metrics", "step": "x", "loss": 1},
+            {"type": "metrics", "step": 2, "loss": markup, markup: 3},
+            {"type": "sample", "step": 1, "prompt": {}, "text": 7},
+            {"type": "log", "text": ["x"]},
+            {"type": "result", "adapter": "../../..", "adapter_sha256": "ab" * 32, "model_id": "demo", "n_prompts": 3, **lies},
+        ):
+            f.write(json.dumps(event) + "\n")
+        f.write("[" * 100_000 + "\n")
+    there.event("status", status="finished")
+    edited("config.json", versions={markup: "1", "torch": markup, "peft": "1.0"}, git={"commit": markup})(folder)
+    back = bring_back(studio, VIEWER, packed(folder))
+    assert back.result["adapter"] == "adapter"
+    assert back.result["adapter_sha256"] == weights_sha256(studio.settings.runs_dir / back.run_id / "adapter")
+    assert back.result["metrics"] == {"kl": 2}
+    assert not {"steps", "rows", "seconds", "held_out_rows", "n_prompts"} & set(back.result)
+    assert models.get(studio.db, back.result["model_id"]).run_id == back.run_id
+    assert [event.get("loss") for event in studio.metrics.of(back.run_id)] == [0.69, None]
+    assert (back.config["versions"], back.config["git"]["commit"]) == ({"peft": "1.0"}, "")
+    drawn = [report(back), charts(studio.metrics.of(back.run_id)), samples(studio.metrics.samples(back.run_id)), after(back)]
+    drawn.append(shown(judged(studio, back), True))
+    assert not [html for html in drawn if "<img" in html]
+    assert "evil" not in card(studio, back, "mit")
+
+
+def test_the_adapter_names_its_base_as_it_is_here(studio: Studio, run: Run, tmp_path: Path) -> None:
+    folder = trained(carried(studio, run, tmp_path))
+    edited("adapter/adapter_config.json", base_model_name_or_path="/home/somebody/secret")(folder)
+    back = bring_back(studio, VIEWER, packed(folder))
+    described = json.loads((studio.settings.runs_dir / back.run_id / "adapter" / "adapter_config.json").read_text())
+    assert described == {"peft_type": "LORA", "base_model_name_or_path": "data/demo/model"}
+
+
+def test_two_tabs_that_bring_the_same_archive_get_one_run(studio: Studio, run: Run, tmp_path: Path) -> None:
+    file = packed(trained(carried(studio, run, tmp_path)))
+    with ThreadPoolExecutor(4) as tabs:
+        brought = {future.result().run_id for future in [tabs.submit(bring_back, studio, VIEWER, file) for _ in range(4)]}
+    assert len(brought) == 1
+    assert (studio.settings.runs_dir / brought.pop() / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_an_attempt_that_was_cut_off_is_made_good(
+    studio: Studio, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is killed while it unpacks leaves a folder without a row; one that is killed later, a run without its model."""
+    file = packed(trained(carried(studio, run, tmp_path)))
+    with monkeypatch.context() as patch:
+        patch.setattr("studio.bring_back.shutil.rmtree", lambda *args, **more: None)
+        patch.setattr("studio.bring_back.runs.add", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            bring_back(studio, VIEWER, file)
+    with monkeypatch.context() as patch:
+        patch.setattr("studio.bring_back.ingest.outputs", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            bring_back(studio, VIEWER, file)
+    back = bring_back(studio, VIEWER, file)
+    assert (back.status, back.result["metrics"]) == ("finished", {"loss": 0.5})
+    assert models.get(studio.db, back.result["model_id"]).run_id == back.run_id
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_unpacked(
+    studio: Studio, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, before = packed(trained(carried(studio, run, tmp_path))), set(studio.settings.runs_dir.iterdir())
+    monkeypatch.setattr("studio.bring_back.shutil.disk_usage", lambda path: SimpleNamespace(free=2**30))
+    with pytest.raises(BadInput, match="more than is free here"):
+        bring_back(studio, VIEWER, file)
+    monkeypatch.undo()
+    monkeypatch.setattr("studio.bring_back.shutil.copyfileobj", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(WorkspaceError, match="free some space"):
+        bring_back(studio, VIEWER, file)
+    assert set(studio.settings.runs_dir.iterdir()) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x05\x06" + b"\0" * 18])

@@ -86,6 +86,11 @@ def _save_whole(model: Any, tokenizer: Any, folder: Path, base: str, dtype: str,
     config = json.loads(config_file.read_text(encoding="utf-8")) | {"dtype": dtype.removeprefix("torch.")}
     config_file.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(str(folder))
+    mark_root(folder, base)
+
+
+def mark_root(folder: Path, base: str) -> None:
+    """Say in a whole model's folder which base it goes back to."""
     (folder / _LINEAGE).write_text(json.dumps({"root": root_of(base)}) + "\n", encoding="utf-8")
 
 
