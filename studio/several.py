@@ -7,6 +7,7 @@ queues them as a group. How long it will take is told from runs of the same kind
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +57,9 @@ def combinations(method: str, base: TrainConfig, wanted: Sequence[Setting]) -> l
     if len({each.name for each in named}) < len(named):
         raise BadInput("A setting is chosen twice; put all its values into one line.")
     lists = [[(each.name, value) for value in values_of(method, each)] for each in named[:MAX_SETTINGS]]
+    if (number := math.prod(len(values) for values in lists)) > MAX_RUNS:  # before they are made: it may be millions
+        raise BadInput(f"These make {number:,} runs, and at most {MAX_RUNS} go together; take some values out.")
     made = [dict(chosen) for chosen in itertools.product(*lists)]
-    if len(made) > MAX_RUNS:
-        raise BadInput(f"These make {len(made)} runs, and at most {MAX_RUNS} go together; take some values out.")
     for changes in made:
         from_json(method, {**base.to_json(), **changes})
     return made

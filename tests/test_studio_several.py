@@ -64,6 +64,13 @@ def test_what_cannot_be_is_said_before_anything_starts(typed: list[tuple[str, st
         made(*typed)
 
 
+def test_millions_of_combinations_are_counted_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(several.itertools, "product", lambda *_: pytest.fail("made"))
+    seeds = ",".join(str(n) for n in range(1000))
+    with pytest.raises(BadInput, match="make 1,000,000,000 runs"):
+        made(("seed", seeds), ("max_steps", seeds), ("log_every", seeds))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_methods_settings_can_be_chosen_by_name(method: str) -> None:
     names = [name for _, name in settings_of(method)]
