@@ -233,10 +233,22 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path, base: Path, monkeypa
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    """What was written of it goes before anything else is, so that there is room to say so."""
+    written: list[Path] = []
+    said = RunDir.event
+
+    def full(path: Path, *_: Any) -> None:
+        written.append(path)
         raise OSError(28, "No space left on device")
 
+    def event(self: RunDir, type: Any, **data: Any) -> None:
+        if "could not be written" in str(data.get("text")):
+            assert written
+            assert not written[-1].exists()
+        said(self, type, **data)
+
     monkeypatch.setattr(resume, "seal", full)
+    monkeypatch.setattr(RunDir, "event", event)
     run = make_run(tmp_path / "run", base, OrpoConfig(**FEW, max_steps=3, save_every=2), PAIRS)
     assert orpo.main(run)["steps"] == 3
     assert any("checkpoint of step 2 could not be written" in text and "No space left" in text for text in texts(run))

@@ -8,6 +8,7 @@ run's own counters, and whether an evaluation was cut off. A disk that is full c
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -144,6 +145,8 @@ class Checkpoints(TrainerCallback):
                 resume.seal(path, self._step, self._state(unevaluated))
                 self._prune(path)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if is_first():  # half of it is of no use, and takes the room that the run needs to say so and to go on
+                shutil.rmtree(path, ignore_errors=True)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.run.event(
                 "log", text=f"The checkpoint of step {self._step} could not be written ({reason}); training goes on without it."
