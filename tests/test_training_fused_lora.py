@@ -72,6 +72,19 @@ def test_outputs_and_gradients_are_pefts(dtype: torch.dtype, near: float, fused_
     assert other.state_dict().keys() == model.state_dict().keys()
 
 
+def biased(model: Any) -> list[Any]:
+    return [parameter for name, parameter in model.named_parameters() if name.endswith("base_layer.bias")]
+
+
+def test_a_bias_that_is_trained_gets_its_gradient() -> None:
+    model = adapted(bias="all")
+    other = copy.deepcopy(model)
+    fuse(other)
+    grads, mine = result(model)[1], result(other)[1]
+    assert mine.keys() == grads.keys()
+    assert any(name.endswith("base_layer.bias") for name in mine)
+
+
 def two(model: Any) -> None:
     model.add_adapter("second", LoraConfig(r=4, target_modules="all-linear"))
     model.base_model.set_adapter(["default", "second"])
@@ -84,8 +97,9 @@ def two(model: Any) -> None:
         ({}, lambda model: model.merge_adapter()),
         ({}, two),
         ({"use_dora": True}, lambda model: None),
+        ({"bias": "all"}, lambda model: [p.requires_grad_(True) for p in biased(model)]),
     ],
-    ids=["off", "merged", "two at once", "dora"],
+    ids=["off", "merged", "two at once", "dora", "a bias that is trained"],
 )
 def test_what_is_not_plain_goes_pefts_way(lora: dict[str, Any], then: Callable[[Any], None], fused_calls: list[int]) -> None:
     model = adapted(**lora)
@@ -94,7 +108,7 @@ def test_what_is_not_plain_goes_pefts_way(lora: dict[str, Any], then: Callable[[
     fuse(other)
     with torch.no_grad():
         logits, mine = (m(input_ids=IDS, use_cache=False).logits for m in (model, other))
-    assert not fused_calls
+    assert len(fused_calls) == (LAYERS - len(biased(model)) if lora.get("bias") else 0)
     torch.testing.assert_close(mine, logits)
 
 

@@ -340,7 +340,8 @@ def broken_adapter(kind: str, folder: Path, target: Path) -> Path:
         (target / "adapter_config.json").write_text("{")
     else:
         config = json.loads((target / "adapter_config.json").read_text())
-        config.update({"not lora": {"peft_type": "IA3"}, "dora": {"use_dora": True}}[kind])
+        megatron = {"megatron_config": {"x": 1}, "megatron_core": "this"}
+        config.update({"not lora": {"peft_type": "IA3"}, "dora": {"use_dora": True}, "foreign module": megatron}[kind])
         (target / "adapter_config.json").write_text(json.dumps(config))
     return target
 
@@ -355,6 +356,7 @@ def broken_adapter(kind: str, folder: Path, target: Path) -> Path:
         ("no config", "is no adapter folder"),
         ("not lora", "only LoRA adapters"),
         ("dora", "uses DoRA"),
+        ("foreign module", "is for Megatron"),
     ],
 )
 def test_a_broken_adapter_is_one_sentence_and_harms_nothing(

@@ -45,7 +45,7 @@ def _only_adapter(layer: Any) -> str | None:
     if layer.disable_adapters or layer.merged or len(names) != 1 or names[0] in layer.lora_variant:
         return None
     name: str = names[0]
-    plain = type(layer.base_layer) is torch.nn.Linear and not layer.base_layer.weight.requires_grad
+    plain = type(layer.base_layer) is torch.nn.Linear and not any(p.requires_grad for p in layer.base_layer.parameters())
     if not plain or layer.lora_bias.get(name) or getattr(layer.lora_dropout[name], "p", 0.0):
         return None
     return name

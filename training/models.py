@@ -252,6 +252,8 @@ def check_adapter(model: Any, folder: str | Path) -> dict[str, Any]:
         raise EngineError(f"The adapter {folder.name} is a reward model: it scores answers and writes none; choose another model.")
     if config.get("peft_type") != "LORA":
         raise EngineError(f"The adapter {folder.name} is of type {config.get('peft_type')}; only LoRA adapters can be used.")
+    if config.get("megatron_config"):  # peft would import whatever module its file names
+        raise EngineError(f"The adapter {folder.name} is for Megatron; only LoRA adapters over transformers' layers can be used.")
     shapes = _adapter_shapes(folder)
     modules = dict(base.named_modules())
     for name, dims in shapes:
