@@ -233,7 +233,7 @@ class Studio:
         """Start a run in the open project: the one way, so that a visitor's limits and the endpoints' keys are never forgotten."""
         project = self.project(viewer)
         config, chosen = with_reward_model(self, viewer, config, chosen)
-        size = size._replace(tokens=own_tokens(kind, config, size.steps))
+        size = size._replace(tokens=own_tokens(self, kind, config, size.steps, snapshot_id))
         reporting.check(config.get("args", {}).get("train", {}).get("report_to", "none"), viewer.is_visitor)
         with self.visitors.starting:
             self.visitors.check_run(project, chosen, size)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.records import Model
-from training.config import from_json, sampled_tokens
+from labeling import snapshots
+from training.config import MOST_HELD_OUT, from_json, sampled_tokens
 from training.methods import is_training
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ def with_reward_model(
     return {**config, "args": args}, [*chosen, model]
 
 
-def own_tokens(kind: str, config: dict[str, Any], steps: int) -> int:
+def own_tokens(studio: Studio, kind: str, config: dict[str, Any], steps: int, snapshot_id: str) -> int:
     """How many tokens a run of so many steps may write itself; 0 where it learns from what others wrote."""
     args = config.get("args") or {}
     method = str(args.get("method") or kind)
     if not is_training(method) or not isinstance(args.get("train"), dict):
         return 0
-    return sampled_tokens(from_json(method, args["train"]), steps)
+    held_out = int(snapshots.get(studio.db, snapshot_id).manifest["rows"]["held_out"]) if snapshot_id else MOST_HELD_OUT
+    return sampled_tokens(from_json(method, args["train"]), steps, held_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from studio import ingest
 from studio.choices import judges, rewards, writers
 from studio.context import Studio, Viewer, open_studio
 from studio.models_page import ModelsPage
+from studio.rewards import own_tokens
 from studio.run_report import held_out_right, training
 from studio.visitors import MAX_OWN_TOKENS, RunSize
 from training.config import RlooConfig, recipe, run_args, sampled_tokens, steps_of
@@ -108,6 +110,17 @@ def test_what_a_visitors_run_may_write_has_an_end(studio: Studio) -> None:
     project = projects.create(studio.db, "visit", "pairwise", owner="v")
     with pytest.raises(LimitReached, match="tokens of answers"):
         studio.visitors.check_run(project, [], RunSize(steps=10, tokens=MAX_OWN_TOKENS + 1))
+
+
+def test_answers_to_held_out_prompts_count_into_what_a_visitors_run_may_write(studio: Studio) -> None:
+    config = recipe("rloo", 2_000_000, 60)
+    often = replace(config, eval_every=1, max_steps=300)
+    assert sampled_tokens(often, 300, 90) - sampled_tokens(often, 300) == 301 * 90 * often.max_completion_length
+    assert sampled_tokens(often, 300, 10_000) == sampled_tokens(often, 300, 128), "the trainer asks no more of them"
+    sixty = steps_of(config, 60)
+    assert sampled_tokens(config, sixty, 20) <= MAX_OWN_TOKENS, "the demo's own recipe is within it"
+    args = run_args(LOCAL, often)
+    assert own_tokens(studio, "rloo", {"args": args}, 300, "") == sampled_tokens(often, 300, 128), "none known: as many as can be"
 
 
 def test_prompts_are_frozen_with_their_references_and_split(studio: Studio, viewer: Viewer) -> None:

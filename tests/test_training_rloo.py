@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,20 @@ def test_prompts_that_the_rules_do_not_cover_are_left_out_by_name(tmp_path: Path
     assert "1 prompt left out (such as “Explain quantum tunnelling.”)" in " ".join(e["text"] for e in events(run, "log"))
     with pytest.raises(RunError, match="GSM8K"):
         grpo.main(make_run(tmp_path / "sums", tiny_model.DEMO_MODEL, GrpoConfig(**FEW, reward="gsm8k"), asked()))
+
+
+@pytest.mark.parametrize(("module", "config"), [(rloo, RlooConfig(**FEW)), (grpo, GrpoConfig(**FEW))], ids=["rloo", "grpo"])
+def test_held_out_prompts_that_nothing_grades_leave_a_run_without_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, config: Any
+) -> None:
+    from training import grading
+
+    foreign = {"prompt_id": "x", "split": "held_out", "prompt": user("Explain quantum tunnelling."), "reference": ""}
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, asked())
+    job: Any = SimpleNamespace(run=run, config=config, rows=Rows(asked(), [foreign]), start=SimpleNamespace(limit=256))
+    monkeypatch.setattr(grading, "sampling_trainer", lambda kind, job, args, grade: args)
+    args = module.make_trainer(job)
+    assert (args.eval_strategy, args.eval_on_start, job.rows.held_out) == ("no", False, [])
 
 
 def test_odd_rows_are_left_out_and_other_files_refused(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def _knob(
     return field(default=default, metadata=meta)
 
 
+MOST_HELD_OUT: Final = 128  # prompts that a method answers which learns from its own answers: each costs one at every evaluation
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
 _DEMO_STEPS, _DEMO_EPOCHS = 75, 10.0  # of few labels: as many steps as 200 take, in at most so many rounds
 _ANSWERING_STEPS = 25  # where each step writes its answers first
@@ -342,12 +343,15 @@ def steps_of(config: TrainConfig, rows: int) -> int:
     return math.ceil(math.ceil(rows * each / (config.batch_size * config.accumulation)) * again * config.epochs)
 
 
-def sampled_tokens(config: TrainConfig, steps: int) -> int:
-    """How many tokens of its own answers a run of so many steps may write at most; 0 where it writes none."""
+def sampled_tokens(config: TrainConfig, steps: int, held_out: int = 0) -> int:
+    """How many tokens of its own answers a run of so many steps may write at most, those to `held_out` prompts before the first
+    step and at each evaluation among them; 0 where it writes none."""
     if not isinstance(config, SamplingConfig):
         return 0
     batches = math.ceil(steps / config.num_iterations)
-    return batches * config.batch_size * config.accumulation * config.max_completion_length
+    rounds = 1 + math.ceil(steps / config.eval_every if config.eval_every else min(steps, config.epochs))
+    answers = batches * config.batch_size * config.accumulation + rounds * min(held_out, MOST_HELD_OUT)
+    return answers * config.max_completion_length
 
 
 def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:

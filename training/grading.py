@@ -25,12 +25,10 @@ from data.words import count
 from training.adapters import common_args, trl_trainer
 from training.callbacks import StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS
-from training.config import SamplingConfig
+from training.config import MOST_HELD_OUT, SamplingConfig
 from training.loop import Job
 from training.reward_model import RewardModel
 from training.rows import NO_ADAPTER, Row, Rows, excerpt
-
-HELD_OUT = 128  # held-out prompts, at most
 
 Grader = Callable[..., list[float]]
 
@@ -54,8 +52,11 @@ def grader(run: RunDir, reward: str, rows: Rows) -> Grader:
 
 def _take_out(rules: Checker, rows: list[Row]) -> list[Row]:
     """The rows that the rules do not cover, taken out of the list."""
-    foreign = [row for row in rows if not rules.covers(row["prompt"][-1]["content"], row["reference"] or "")]
-    rows[:] = [row for row in rows if row not in foreign]
+    known: list[Row] = []
+    foreign: list[Row] = []
+    for row in rows:
+        (known if rules.covers(row["prompt"][-1]["content"], row["reference"] or "") else foreign).append(row)
+    rows[:] = known
     return foreign
 
 
@@ -115,7 +116,7 @@ def whole_batches(rows: Sequence[Row], size: int, seed: int) -> list[Row]:
 def sampling_trainer(kind: Any, job: Job, args: Any, grade: Grader) -> Any:
     """TRL's trainer, ready to train, sampling as the studio does: answers end where it ends them, and a stop is heard between
     two tokens."""
-    del job.rows.held_out[HELD_OUT:]  # so many tell how it goes, and each costs an answer every round
+    del job.rows.held_out[MOST_HELD_OUT:]  # so many tell how it goes, and each costs an answer every round
     rows = Rows(whole_batches(job.rows.train, args.generation_batch_size // args.num_generations, args.seed), job.rows.held_out)
     trainer = trl_trainer(kind, job, args, rows, reward_funcs=grade)
     trainer.generation_config.eos_token_id = trainer.eos_token_ids = sorted(job.start.ends)

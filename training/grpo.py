@@ -28,8 +28,9 @@ def make_trainer(job: Job) -> Any:
 
     config = job.config
     assert isinstance(config, GrpoConfig)
+    grade = grader(job.run, config.reward, job.rows)  # first, as in `rloo.py`
     args = GRPOConfig(**sampling_args(job), beta=config.beta, loss_type=config.loss)
-    return sampling_trainer(GRPOTrainer, job, args, grader(job.run, config.reward, job.rows))
+    return sampling_trainer(GRPOTrainer, job, args, grade)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ def make_trainer(job: Job) -> Any:
 
     config = job.config
     assert isinstance(config, RlooConfig)
+    grade = grader(job.run, config.reward, job.rows)  # first: it takes out rows, and the arguments say whether any are held out
     args = RLOOConfig(**sampling_args(job), beta=config.beta, normalize_advantages=config.normalize_advantages)
-    return sampling_trainer(RLOOTrainer, job, args, grader(job.run, config.reward, job.rows))
+    return sampling_trainer(RLOOTrainer, job, args, grade)
 
 
 if __name__ == "__main__":
