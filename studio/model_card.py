@@ -86,7 +86,7 @@ def _step(number: int, step: Step) -> str:
     shown = {name: value for name, value in (result.get("metrics") or {}).items() if isinstance(value, int | float)}
     if shown:
         lines.append("- at the end: " + ", ".join(f"{name} {value:.4g}" for name, value in sorted(shown.items()) if _telling(name)))
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    rows = "\n".join(f"| {name} | {plain(str(value))} |" for name, value in settings.items())
     return "\n".join(lines) + f"\n\n<details><summary>Settings</summary>\n\n| setting | value |\n|---|---|\n{rows}\n\n</details>\n"
 
 
@@ -122,9 +122,9 @@ def _compared(studio: Studio, run: Run) -> str:
 
 def _versions(run: Run) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in (run.config.get("versions") or {}).items())
-    digest = run.result.get("adapter_sha256")
+    digest = run.result.get("adapter_sha256") or run.result.get("model_sha256")
     same = f" The weights' sha256 is `{digest}`." if digest else ""
-    return f"## Versions\n\n{versions or 'not recorded'}.{same}\n"
+    return f"## Versions\n\n{plain(versions) or 'not recorded'}.{same}\n"
 
 
 def _manifest(studio: Studio, run: Run) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ NICENESS = 10
 SAME_TIME_S = 5.0  # the create time is computed from the boot time, which a clock correction shifts
 PASSED_ON = frozenset(
     {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT"}
+    | {"STUDIO_LLAMA_CPP"}  # where `training/gguf.py` looks for the converter
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "XDG_CACHE_HOME"}
     | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
 )

@@ -19,6 +19,7 @@ from data.records import Run
 from data.rundir import RunDir, sha256_of
 from studio import processes
 from studio.warm import WarmStart
+from training import reporting
 
 OWN_PACKAGES = frozenset({"data", "training", "labeling", "evals", "tests"})  # whose modules a run may be
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "duckdb", "gradio")
@@ -52,7 +53,8 @@ def why_not(run: Run, folder: Path, keys: Mapping[str, str]) -> str:
 
 def launch(run: Run, folder: Path, passed: Mapping[str, str], warm: WarmStart | None) -> Child:
     """Its process: forked from the warm one where that is ready and right, else a new one. OSError when there can be none."""
-    env = processes.environment(passed, processes.key_variables(run.config.get("args")))
+    args = run.config.get("args") or {}
+    env = processes.environment(passed, processes.key_variables(args) | reporting.variables(args.get("train")))
     forked = warm.start(run.module, folder, env) if warm else None
     return forked or processes.spawn(run.module, folder, env)
 

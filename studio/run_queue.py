@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from data.records import Run
 
 ANY, ALL, CPU = "", "cuda:all", "cpu"
-WITHOUT_DEVICE = ("hub_import", "hub_push")  # wait for the network
+WITHOUT_DEVICE = ("hub_import", "hub_push", "hub_model")  # wait for the network
 Move = Literal["first", "up", "down"]
 
 

@@ -6,6 +6,7 @@ outside their project.
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -156,9 +157,14 @@ class TakeOut:
             return note(f"{size / 1e9:.1f} GB are too much for a browser; copy the folder {folder} instead.", "warn")
         target = self._studio.settings.export_dir / f"{run.run_id[:8]}-{folder.name}.zip"
         readme = folder / "README.md"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # weights do not get smaller
-            for file in [*files, *([readme] if readme.is_file() else [])]:
-                archive.write(file, file.name)
+        part = target.with_name(f".{secrets.token_hex(4)}-{target.name}.part")  # another tab may be making or fetching the same
+        try:
+            with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:  # weights do not get smaller
+                for file in [*files, *([readme] if readme.is_file() else [])]:
+                    archive.write(file, file.name)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
         link = self._studio.offers.add(target, target.name, viewer.owner)
         return Html(f'<div class="st-actions">{button(f"Download {target.name} ({size / 1e6:.1f} MB)", link)}</div>')
 
@@ -202,17 +208,22 @@ class TakeOut:
         return self._studio.settings.runs_dir / run.run_id / ("adapter" if run.result.get("adapter") else "model")
 
 
+def checksum(run: Run) -> str:
+    """Of the weights that the run has left, an adapter's or a whole model's; '' where it tells none."""
+    return str(run.result.get("adapter_sha256") or run.result.get("model_sha256") or "")
+
+
 def same_again(first: Run, again: Run) -> Html:
     """What a reproduction came to: the same weights bit for bit, or what was different about it."""
-    if again.config.get("changes") or not again.result.get("adapter_sha256"):
+    before, now = checksum(first), checksum(again)
+    if again.config.get("changes") or not now:
         return Html("")
-    if again.result["adapter_sha256"] == first.result.get("adapter_sha256"):
+    if now == before:
         return note(f"Reproduced: the weights are those of “{first.name}”, bit for bit.", "good", run_link(first), "See it")
-    if not first.result.get("adapter_sha256"):
+    if not before:
         return note(f"“{first.name}” has no checksum of its weights, so the two cannot be compared.", "warn")
-    before, now = first.config.get("versions") or {}, again.config.get("versions") or {}
-    changed = (name for name in now if before.get(name) != now[name])
-    moved = [f"{name} {before.get(name, 'missing')} → {now[name]}" for name in changed]
+    had, has = first.config.get("versions") or {}, again.config.get("versions") or {}
+    moved = [f"{name} {had.get(name, 'missing')} → {has[name]}" for name in has if had.get(name) != has[name]]
     if first.device != again.device:
         moved.append(f"device {first.device} → {again.device}")
     if (first.config.get("git") or {}).get("commit") != (again.config.get("git") or {}).get("commit"):

@@ -51,7 +51,7 @@ def test_several_gpus_are_filled_one_by_one() -> None:
 
 
 def test_what_waits_for_the_network_takes_no_gpu() -> None:
-    assert begin([run("a", kind="hub_push"), run("b")], ["cuda:0"]) == {"a": "cpu", "b": "cuda:0"}
+    assert begin([run("a", kind="hub_model"), run("b")], ["cuda:0"]) == {"a": "cpu", "b": "cuda:0"}
     assert begin([run("a", kind="hub_push"), run("b")], ["cpu"]) == {"a": "cpu"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ from data import models, runs
 from data.errors import BadInput, RunError
 from data.records import Model, Project, Run, Snapshot
 from data.rundir import RunDir
+from studio import processes
 from studio.context import Studio, Viewer
 from studio.model_card import card, lineage
 from studio.take_out import TakeOut, makes_models, same_again
+from training.gguf import VARIABLE
 
 VISITOR = Viewer("v", "v", True, "researcher")
 
@@ -79,6 +82,24 @@ def test_a_zip_holds_what_peft_needs(studio: Studio, project: Project) -> None:
     assert studio.offers.get(token[1], "somebody") is None
 
 
+def test_the_zip_that_is_being_fetched_is_not_written_over(studio: Studio, project: Project) -> None:
+    run, out = trained(studio, freeze(studio, project), "One"), TakeOut(studio)
+    out.offer(VIEWER, run)
+    (file,) = studio.settings.export_dir.glob("*.zip")
+    with file.open("rb") as fetched:
+        first = fetched.read(64)
+        out.offer(VIEWER, run)
+        fetched.seek(0)
+        assert fetched.read(64) == first
+        assert file.stat().st_ino != os.fstat(fetched.fileno()).st_ino
+    assert [made for made in studio.settings.export_dir.iterdir() if made.is_file()] == [file]
+
+
+def test_a_run_that_writes_gguf_finds_the_converter_that_the_server_was_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/opt/llama.cpp")
+    assert processes.environment({}, ())[VARIABLE] == "/opt/llama.cpp"
+
+
 def test_merging_and_pushing_are_runs_with_all_they_need(studio: Studio, project: Project) -> None:
     run, out = trained(studio, freeze(studio, project), "One"), TakeOut(studio)
     merge = out.start_merge(VIEWER, run)
@@ -116,5 +137,7 @@ def test_a_reproduction_says_whether_the_same_came_out(studio: Studio, project: 
     assert re.search(r"torch .* → 3\.0, device cpu → cuda:0", same_again(run, moved))
     changed = replace(same, config={**same.config, "changes": {"beta": 1.0}})
     assert same_again(run, changed) == ""
+    whole, as_whole = (replace(each, result={"model_sha256": "ab" * 32}) for each in (run, again))
+    assert "bit for bit" in same_again(whole, as_whole), "a run of all weights"
     assert makes_models(run)
     assert not makes_models(replace(run, result={}))

@@ -8,6 +8,7 @@ transformers masks every token among its arguments, rows and answers are not tol
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "trackio": ("trackio",),
     "wandb": ("wandb",),
+}
+_VARIABLES: Final = {
+    "trackio": frozenset({"TRACKIO_DIR"}),
+    "wandb": frozenset({"WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB_PROJECT"}),
 }
 
 
@@ -34,6 +39,12 @@ def check(reporter: str, visitor: bool = False) -> None:
         raise BadInput("A visitor's figures stay on the Runs page; set “Also report to” to none.")
     if not _is_here(reporter):
         raise BadInput(f"{reporter} is not installed here: run `pip install {reporter}`, or set “Also report to” to none.")
+
+
+def variables(train: Any) -> frozenset[str]:
+    """What a run with these settings needs of the server's environment, where its reporter's account and address may stand."""
+    reporter = train.get("report_to") if isinstance(train, Mapping) else None
+    return _VARIABLES.get(str(reporter), frozenset())
 
 
 def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
