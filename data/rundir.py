@@ -143,7 +143,7 @@ class RunDir:
             f.seek(offset)
             raw = f.read()
         end = raw.rfind(b"\n") + 1
-        return Tail([_parse(line) for line in raw[:end].splitlines() if line.strip()], offset + end)
+        return Tail(read_events(raw[:end]), offset + end)
 
     def log_tail(self, max_bytes: int = 65536) -> str:
         file = self.path / "stdout.log"
@@ -194,10 +194,15 @@ class Meter:
             self.run.progress(done, total, self.unit, self.started)
 
 
+def read_events(lines: bytes) -> list[dict[str, Any]]:
+    """One event a line; a line that is no JSON object, as a kill in the middle of it leaves one, becomes a log event."""
+    return [_parse(line) for line in lines.splitlines() if line.strip()]
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     return event if isinstance(event, dict) else {"type": "log", "text": line.decode("utf-8", "replace")}
 

@@ -26,10 +26,10 @@ from data.engine import ModelSpec
 from data.errors import NotAllowed, NotFound, WorkspaceError
 from data.records import Model, ModelKind, PersonKind, Project, Role, Run, RunKind
 from data.settings import Settings
+from studio import run_queue
 from studio.metrics import Metrics
 from studio.offers import Offers
 from studio.rewards import own_tokens, with_reward_model
-from studio.run_queue import ALL, ANY
 from studio.sessions import Sessions
 from studio.visitors import RunSize, Visitors
 from training import reporting
@@ -246,7 +246,7 @@ class Studio:
                 files,
                 owner=viewer.owner,
                 snapshot_id=snapshot_id,
-                device=ALL if "launch" in config.get("args", {}) else ANY,
+                device=run_queue.wanted(config),
                 env=self.keys.env(chosen),
                 group_id=group_id,
             )

@@ -6,6 +6,7 @@ other run; it waits until every device is free. `pack_up` makes the file to carr
 
 from __future__ import annotations
 
+import os
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from data.errors import BadInput
 from data.records import Model, Run
+from data.words import count
 from labeling import snapshots
 from studio import run_launch
 from studio.again import config_of, frozen_file, parent_of, train_rows
@@ -72,6 +74,11 @@ def start_here(studio: Studio, viewer: Viewer, prepared: Prepared, launch: Launc
         raise BadInput("Only accelerate and Ray on one machine can be started from here; use the command or the file instead.")
     if launch.kind == "ray" and find_spec("ray") is None:
         raise BadInput(NO_RAY)
+    most = len(studio.jobs.gpus) or max(2, os.cpu_count() or 1)
+    if launch.devices > most:
+        raise BadInput(
+            f"This machine has {count(most, 'device')} to train on; choose that many at most, or carry the run to a bigger one."
+        )
     return studio.start_run(
         viewer,
         prepared.method,

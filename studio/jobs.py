@@ -173,8 +173,9 @@ class Jobs:
                 raise BadInput(run_launch.FOLDER_GONE)
             resume.reopen(folder)
             place = run_queue.last_place(runs.active(self._db))
+            device = run_queue.wanted(run.config)
             fields: dict[str, Any] = {"status": "queued", "error": "", "result": {}, "progress": {}, "pid": 0, "pid_created": 0.0}
-            runs.update(self._db, run_id, **fields, device=run_queue.ANY, place=place, started_at=None, ended_at=None)
+            runs.update(self._db, run_id, **fields, device=device, place=place, started_at=None, ended_at=None)
         self._go()
 
     def before_launch(self, callback: Callable[[Run], None]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from data.records import Run
 
@@ -63,6 +63,11 @@ def moved(active: Sequence[Run], run_id: str, where: Move) -> dict[str, float]:
     order.insert(to, order.pop(at))
     now = {run.run_id: run.place for run in waiting}
     return {each: float(place) for place, each in enumerate(order, 1) if now[each] != place}
+
+
+def wanted(config: Mapping[str, Any]) -> str:
+    """The device that a run with this config waits for, when it is started and when it goes on."""
+    return ALL if "launch" in (config.get("args") or {}) else ANY
 
 
 def last_place(active: Sequence[Run]) -> float:

@@ -345,10 +345,19 @@ def test_a_run_of_another_project_stays_there(studio: Studio, run: Run, tmp_path
 
 def test_a_run_on_several_devices_waits_for_all_of_them(studio: Studio, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(elsewhere.HERE, "accelerate", CHILD)
-    again = elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Launch(devices=4))
+    again = elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Launch(devices=2))
     assert again.device == run_queue.ALL
-    assert again.config["args"]["launch"] == {"kind": "accelerate", "preset": "ddp", "devices": 4, "nodes": 1}
+    assert again.config["args"]["launch"] == {"kind": "accelerate", "preset": "ddp", "devices": 2, "nodes": 1}
     assert wait(studio.db, again.run_id, ended).status == "finished"
+    runs.update(studio.db, again.run_id, status="failed")
+    studio.jobs.resume(again.run_id)
+    assert runs.get(studio.db, again.run_id).device == run_queue.ALL, "also when it goes on"
+    wait(studio.db, again.run_id, ended)
+
+
+def test_no_more_processes_than_the_machine_has_devices(studio: Studio, run: Run) -> None:
+    with pytest.raises(BadInput, match="that many at most"):
+        elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Launch(devices=1024))
 
 
 @pytest.mark.parametrize("launch", [Launch("slurm"), Launch("accelerate", nodes=2)])

@@ -9,7 +9,6 @@ Ray job is `training/ray_job.py`. No command is ever put together as a string. F
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -23,7 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from data.errors import BadInput, RunError, StudioError
 from data.resume import last_life
-from data.rundir import FINAL_STATUS, LOOK_S, RunDir
+from data.rundir import FINAL_STATUS, LOOK_S, RunDir, read_events
 
 Kind = Literal["accelerate", "ray", "slurm", "skypilot", "hf_jobs"]
 Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
@@ -189,7 +188,7 @@ def conclude(run: RunDir, processes: int, code: int, otherwise: str = "") -> int
 
 def failures(run: RunDir) -> list[Failure]:
     """What the processes said of why they failed, in the order of time."""
-    others = [(int(file.stem[5:]), json.loads(line)) for file in run.path.glob("rank-*.jsonl") for line in file.open("rb")]
+    others = [(int(file.stem[5:]), event) for file in run.path.glob("rank-*.jsonl") for event in read_events(file.read_bytes())]
     first = [(0, event) for event in last_life(run.tail().events) if event.get("type") == "error"]
     return sorted(Failure(str(event.get("at", "")), rank, str(event.get("message", ""))) for rank, event in (*first, *others))
 
