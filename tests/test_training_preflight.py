@@ -23,7 +23,7 @@ from data.rundir import RunDir, Stopped
 from tests import tiny_model
 from tests.training_runs import ROOT, assistant, dpo_rows, events, kto_rows, make_run, sft_rows, user
 from training import preflight, probe
-from training.config import DpoConfig, KtoConfig, OrpoConfig, SftConfig, TrainConfig, method_named
+from training.config import DpoConfig, KtoConfig, OrpoConfig, SftConfig, TrainConfig, method_named, steps_of
 from training.rows import Dropped
 from training.verdicts import Report, Verdict, stops
 
@@ -307,6 +307,19 @@ def test_a_tight_fit_is_a_warning() -> None:
     cost = Cost(10, 1, 0, 10, 0, peak=900, free=1000)
     tight = preflight.fits(cost, SftConfig(batch_size=8))
     assert (tight.level, tight.fix.settings if tight.fix else None) == ("warn", {"batch_size": 4, "accumulation": 2})
+
+
+def test_a_check_tells_its_steps_to_no_reporter() -> None:
+    assert probe.shortened(DpoConfig(report_to="wandb"), 3).report_to == "none"
+
+
+@pytest.mark.parametrize(
+    ("settings", "times"),
+    [({"epochs": 3.0}, 3), ({"epochs": 0.2}, 1), ({"eval_every": 5, "epochs": 3.0}, 6), ({"max_steps": 20}, 2)],
+)
+def test_evaluations_are_counted_as_the_trainer_makes_them(settings: dict[str, Any], times: int) -> None:
+    config = DpoConfig(batch_size=8, **settings)
+    assert preflight._evaluations(config, steps_of(config, 80), 80) == times
 
 
 def test_a_container_has_less_than_its_machine(tmp_path: Path) -> None:

@@ -149,8 +149,7 @@ def _cost(plan: Plan, config: TrainConfig, found: Probe, looked: float, free: in
     """The whole run's time from the measured parts; rows are looked at once more when they become tokens."""
     train, held_out = len(plan.rows.train), len(plan.rows.held_out)
     steps = steps_of(config, train)
-    epochs = config.epochs if not config.max_steps else steps * config.batch_size * config.accumulation / max(1, train)
-    evaluations = max(1, round(epochs)) if held_out else 0
+    evaluations = _evaluations(config, steps, train) if held_out else 0
     try:
         told = estimate(shape_of(plan.spec.base), plan.method, config, max(plan.lengths, default=0)).total
     except BadInput:
@@ -165,6 +164,14 @@ def _cost(plan: Plan, config: TrainConfig, found: Probe, looked: float, free: in
         free=free,
         estimated=told,
     )
+
+
+def _evaluations(config: TrainConfig, steps: int, rows: int) -> int:
+    """How often the run looks at its held-out rows."""
+    if config.eval_every:
+        return steps // config.eval_every
+    epochs = config.epochs if not config.max_steps else steps * config.batch_size * config.accumulation / max(1, rows)
+    return max(1, round(epochs))
 
 
 def fits(cost: Cost, config: TrainConfig) -> Verdict:

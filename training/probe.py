@@ -119,9 +119,7 @@ def _probe(plan: Plan, config: TrainConfig, start: Trainable | None, timed: int)
     module = importlib.import_module(module_of(plan.method))
     aside = Aside(plan.run.path)
     chosen = _choose(plan, config)
-    small = replace(
-        config, accumulation=1, epochs=1.0, max_steps=1 + timed, log_every=1, schedule="constant_with_warmup", warmup_share=0.0
-    )
+    small = shortened(config, timed)
     plan.say("preparing a few rows")
     trainer = module.make_trainer(Job(aside, small, start, chosen, RunEvents(aside, small), plan.say))
     check = getattr(module, "checked_first_loss", None)
@@ -138,6 +136,12 @@ def _probe(plan: Plan, config: TrainConfig, start: Trainable | None, timed: int)
     ordinary = clock.took[1:] or clock.took
     batch_s = sum(ordinary) / len(ordinary) * _typical(plan, chosen)
     return Probe(first_loss, ready_s, batch_s, held_out_row_s, _reference(plan, config, start, trainer, held_out_row_s), peak())
+
+
+def shortened(config: TrainConfig, timed: int) -> TrainConfig:
+    """A few steps with nothing around them; what is measured is told to no reporter."""
+    quick: dict[str, Any] = {"accumulation": 1, "epochs": 1.0, "max_steps": 1 + timed, "log_every": 1, "report_to": "none"}
+    return replace(config, **quick, schedule="constant_with_warmup", warmup_share=0.0)
 
 
 # --- which rows -----------------------------------------------------------------------------------------------------------------
