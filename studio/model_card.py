@@ -50,8 +50,13 @@ def card(studio: Studio, run: Run, license: str) -> str:
     if NAME.fullmatch(base) and not Path(base).exists():
         head.append(f"base_model: {base}")
     methods = sorted({step.run.kind for step in line})
-    head += ["pipeline_tag: text-generation", f"tags: [{', '.join([*methods, *(['lora'] if adapter else []), 'trl'])}]", "---"]
-    parts = ["\n".join(head), f"# {plain(run.name)}\n", _what(line, base, adapter), _use(base, adapter)]
+    scores = run.kind == "reward"
+    head += [
+        f"pipeline_tag: text-{'classification' if scores else 'generation'}",
+        f"tags: [{', '.join([*methods, *(['lora'] if adapter else []), 'trl'])}]",
+        "---",
+    ]
+    parts = ["\n".join(head), f"# {plain(run.name)}\n", _what(line, base, adapter), _use(base, adapter, scores)]
     parts += [_step(number, step) for number, step in enumerate(line, 1)]
     parts += [_compared(studio, run), _versions(run)]
     return "\n".join(part for part in parts if part) + "\n"
@@ -68,11 +73,12 @@ def _what(line: list[Step], base: str, adapter: bool) -> str:
     return f"{what} trained by {how or 'merging'} from {plain(base)}, with [Alignment Studio](#how-it-was-made).\n"
 
 
-def _use(base: str, adapter: bool) -> str:
-    over = f"AutoModelForCausalLM.from_pretrained({base!r})"
-    made = f"PeftModel.from_pretrained({over}, HERE)" if adapter else "AutoModelForCausalLM.from_pretrained(HERE)"
+def _use(base: str, adapter: bool, scores: bool) -> str:
+    kind, head = ("AutoModelForSequenceClassification", ", num_labels=1") if scores else ("AutoModelForCausalLM", "")
+    over = f"{kind}.from_pretrained({base!r}{head})"
+    made = f"PeftModel.from_pretrained({over}, HERE)" if adapter else f"{kind}.from_pretrained(HERE)"
     imports = ["from peft import PeftModel"] if adapter else []
-    code = "\n".join([*imports, "from transformers import AutoModelForCausalLM", "", f"model = {made}"])
+    code = "\n".join([*imports, f"from transformers import {kind}", "", f"model = {made}"])
     return f"```python\n{code}\n```\n\n## How it was made\n"
 
 

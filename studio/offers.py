@@ -46,17 +46,22 @@ class Offers:
         with self._lock:
             self._offers[token] = Offer(path, name, owner)
             mine = [old for old, offer in self._offers.items() if offer.owner == owner]
-            gone = [self._offers.pop(old) for old in mine[: len(mine) - KEPT]] if len(mine) > KEPT else []
-        if owner:  # a visitor's files are for downloading; one's own exports and backups stay in the export folder
-            for offer in gone:
-                offer.path.unlink(missing_ok=True)
+            self._drop(mine[: len(mine) - KEPT] if len(mine) > KEPT else [])
         return f"download/{token}"
 
     def forget(self, owner: str) -> None:
         """Nothing that was made for them can be fetched any more."""
         with self._lock:
-            for token in [token for token, offer in self._offers.items() if owner and offer.owner == owner]:
-                del self._offers[token]
+            self._drop([token for token, offer in self._offers.items() if owner and offer.owner == owner])
+
+    def _drop(self, tokens: list[str]) -> None:
+        """A visitor's files are for downloading and go too, unless they were made anew; one's own exports and backups stay in the
+        export folder."""
+        gone = [self._offers.pop(token) for token in tokens]
+        kept = {offer.path for offer in self._offers.values()}
+        for offer in gone:
+            if offer.owner and offer.path not in kept:
+                offer.path.unlink(missing_ok=True)
 
     def get(self, token: str, owner: str) -> Offer | None:
         with self._lock:

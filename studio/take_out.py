@@ -30,7 +30,7 @@ from studio.render import Html, button, esc, note, run_link
 from studio.visitors import RunSize
 from training.gguf import OUT_TYPES, VARIABLE, command, find_converter
 from training.merge import MAX_PROMPTS
-from training.methods import is_training
+from training.methods import is_training, makes_adapter
 
 MAX_DOWNLOAD = 2_000_000_000  # bytes: more is fetched from the folder, not through a browser
 HUB_SAYS = (
@@ -83,7 +83,7 @@ class TakeOut:
             gr.update(visible=True),
             gr.update(visible=is_training(run.kind)),
             gr.update(value="Download the adapter" if adapter else "Download the model"),
-            gr.update(visible=adapter and local),
+            gr.update(visible=adapter and local and makes_adapter(run.kind)),  # a reward model has nothing to merge into
             gr.update(visible=found),
             self._says(run, adapter, found) if local else "",
         ]
@@ -91,6 +91,8 @@ class TakeOut:
     def _says(self, run: Run, adapter: bool, found: bool) -> Html:
         folder = self._folder(run)
         lies = f'<p class="st-sub">It lies in <code>{esc(str(folder))}</code>.</p>'
+        if adapter and not makes_adapter(run.kind):
+            return Html(lies)
         if adapter:
             return Html(f'{lies}<p class="st-sub">For llama.cpp and what builds on it, merge it into one model first.</p>')
         if found:

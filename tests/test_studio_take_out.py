@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import yaml
@@ -114,6 +115,20 @@ def test_merging_and_pushing_are_runs_with_all_they_need(studio: Studio, project
     for name, license in (("mine", "mit"), ("me/mine", "mit\nx: y"), ("../me", "mit")):
         with pytest.raises(RunError):
             out.start_push(VIEWER, run, name, license, True)
+
+
+def test_a_reward_model_is_offered_as_one_that_scores(studio: Studio, project: Project) -> None:
+    run = replace(trained(studio, freeze(studio, project), "One"), kind="reward")
+    out = TakeOut(studio)
+    with gr.Blocks():
+        out.build()
+    shown = dict(zip(out.outputs, out.show(run), strict=True))
+    assert shown[out.merge]["visible"] is False
+    assert "merge it" not in shown[out.says]
+    text = card(studio, run, "mit")
+    assert "pipeline_tag: text-classification" in text
+    assert "AutoModelForSequenceClassification" in text
+    assert "AutoModelForCausalLM" not in text
 
 
 def test_a_visitor_reaches_nothing_outside(studio: Studio, project: Project) -> None:

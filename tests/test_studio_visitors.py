@@ -311,6 +311,12 @@ def test_old_downloads_go_with_their_files_only_where_they_are_a_visitors(tmp_pa
     assert offers.get(backup, "") is None
     assert (tmp_path / "-0.zip").exists()  # a backup that the page said lies in the export folder
     assert not (tmp_path / "anna-1.zip").exists()
+    for _ in range(4):
+        again = make("anna", 3)
+    assert offers.get(again, "anna") is not None, "the same file, made once more"
+    offers.forget("anna")
+    assert not list(tmp_path.glob("anna-*")), "whoever has gone leaves no file"
+    assert (tmp_path / "bert-0.zip").exists()
 
 
 def test_a_vote_needs_ones_own_question(studio: Studio) -> None:
