@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from labeling.intervals import wilson
@@ -97,10 +97,24 @@ def verdict(history: History) -> Verdict | None:
     """The first that fits, the worst first; None before anything has been reported."""
     if not history.metrics:
         return None
-    for look in (_diverged, _wrong_start, _collapsed, _exploded, _drifted, _too_early, _overfit, _no_change):
+    if (diverged := _diverged(history)) is not None:
+        return diverged
+    history = _of_what_is_kept(history)
+    for look in (_wrong_start, _collapsed, _exploded, _drifted, _too_early, _overfit, _no_change):
         if (found := look(history)) is not None:
             return found
     return _healthy(history)
+
+
+def _of_what_is_kept(h: History) -> History:
+    """A run that stops early keeps the adapter of its lowest held-out loss: what came after that says nothing of it."""
+    looks = [m for m in h.metrics if _is_number(m.get("eval_loss"))]
+    if not h.ended or not h.settings.get("early_stop") or not looks:
+        return h
+    best = min(looks, key=lambda m: float(m["eval_loss"])).get("step")
+    return (
+        replace(h, metrics=[m for m in h.metrics if not _is_number(m.get("step")) or m["step"] <= best]) if _is_number(best) else h
+    )
 
 
 def shown(found: Verdict | None, ended: bool) -> Html:

@@ -56,6 +56,19 @@ def test_real_runs_are_judged_as_they_turned_out(name: str) -> None:
     assert judged(history(name)).kind == GOLDEN[name]
 
 
+def test_with_early_stopping_the_adapter_that_is_kept_is_judged() -> None:
+    """Rows learned by heart after the best step are not in the adapter that is saved; a loss that is no number ends the run."""
+    overfit = history("dpo_overfit")
+    stops = {**overfit.settings, "early_stop": 3}
+    kept = judged(replace(overfit, settings=stops))
+    assert kept.kind != "overfit"
+    best = min(m["eval_loss"] for m in overfit.metrics if "eval_loss" in m)
+    assert f"{best:.3f}" in kept.why or kept.kind == "no change"
+    assert judged(replace(overfit, settings=stops, ended=False)).kind == "overfit", "it is told while it goes on"
+    broken = [*overfit.metrics, {"step": 10_000, "loss": None}]
+    assert judged(replace(overfit, settings=stops, metrics=broken)).kind == "diverged"
+
+
 def test_the_collapse_is_told_while_it_goes_on_with_what_to_do() -> None:
     """A gain in the held-out accuracy and a falling held-out loss must not hide it."""
     said = [judged(history("dpo_collapsed", steps)).kind for steps in (5, 24, 72, 96)]
