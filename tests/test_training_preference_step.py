@@ -36,8 +36,9 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
+from data.engine import ModelSpec
 from tests import tiny_model
-from tests.training_runs import assistant, user
+from tests.training_runs import assistant, dpo_rows, make_run, sft_rows, user
 from training import preference_memory
 from training.chat import TEMPLATE_KWARGS
 from training.config import DPO_LOSSES
@@ -377,3 +378,42 @@ def test_a_head_that_is_trained_gets_its_gradient() -> None:
         logps = model(input_ids=torch.tensor([[*row.prompt, *completion]])).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1)
         logps[torch.arange(len(completion)), list(completion)].sum().backward()
     torch.testing.assert_close(mine, model.lm_head.weight.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+def test_held_out_figures_do_not_depend_on_how_the_rows_fall_into_batches(tmp_path: Path, method: str) -> None:
+    """Nine rows in batches of eight: the last one must not count as much as the eight before it."""
+    from training import dpo, sft
+    from training.adapters import load_trainable
+    from training.callbacks import RunEvents
+    from training.config import DpoConfig, SftConfig
+    from training.loop import Job
+    from training.rows import Rows
+
+    base = tiny_model.save_model(tmp_path / "base")
+    shared: dict[str, Any] = {"batch_size": 4, "max_length": 128, "tuning": "lora", "precision": "fp32"}
+    config = DpoConfig(**shared, sft_weight=0.0) if method == "dpo" else SftConfig(**shared)
+    made = dpo_rows if method == "dpo" else sft_rows
+    odd = [{**row, "chosen": assistant("so " * i + "!"), "completion": assistant("so " * i + "!")} for i, row in enumerate(made(9))]
+    run = make_run(tmp_path / "run", base, config, made())
+    rows = Rows(made(4), odd if method == "dpo" else [{k: v for k, v in row.items() if k != "chosen"} for row in odd])
+    start = load_trainable(ModelSpec("local", str(base)), config, rows)
+    job = Job(run, config, start, rows, RunEvents(run, config), lambda what, done=0, total=0: None)
+    trainer = (dpo if method == "dpo" else sft).make_trainer(job)
+    torch.manual_seed(0)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data += 0.3 * torch.randn(parameter.shape)
+    found = {}
+    for size in (9, 8, 5, 1):
+        trainer.args.per_device_eval_batch_size = size
+        found[size] = {name: value for name, value in trainer.evaluate().items() if name in FIGURES[method]}
+    assert len(found[9]) == len(FIGURES[method])
+    for size, figures in found.items():
+        assert figures == pytest.approx(found[9], abs=1e-4), size
+
+
+FIGURES = {
+    "dpo": {"eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"},
+    "sft": {"eval_loss", "eval_mean_token_accuracy"},
+}

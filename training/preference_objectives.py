@@ -29,13 +29,21 @@ class Whole(NamedTuple):
 
 
 class Objective(Protocol):
-    """A method. `needs_reference`: its rows must carry the reference's log-probabilities."""
+    """A method. `needs_reference`: its rows must carry the reference's log-probabilities. `size`: how much a batch counts in a
+    mean over several of unlike size."""
 
     needs_reference: bool
 
     def loss(self, items: list[Item], scores: Scores, whole: Whole) -> Tensor: ...
 
     def metrics(self, items: list[Item], scores: Scores, whole: Whole) -> Metrics: ...
+
+    def size(self, whole: Whole) -> float: ...
+
+
+class _ByRows:
+    def size(self, whole: Whole) -> float:
+        return float(whole.rows)
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,12 @@ class Sft:
             "mean_token_accuracy": float(scores.is_top.sum() / scores.tokens.sum()),
         }
 
+    def size(self, whole: Whole) -> float:
+        return float(whole.tokens)
+
 
 @dataclass(frozen=True)
-class Dpo:
+class Dpo(_ByRows):
     """Direct preference optimisation; `sft_weight` mixes in the chosen completions' negative log-likelihood a token."""
 
     kind: str
@@ -75,7 +86,7 @@ class Dpo:
 
 
 @dataclass(frozen=True)
-class Orpo:
+class Orpo(_ByRows):
     """Imitation of the chosen completion plus the odds-ratio loss; no reference. TRL's keys: log-probabilities are means."""
 
     weight: float
@@ -96,7 +107,7 @@ class Orpo:
 
 
 @dataclass(frozen=True)
-class SimPo:
+class SimPo(_ByRows):
     """The mean log-probability as the reward, with a margin `gamma`; no reference."""
 
     beta: float
@@ -115,7 +126,7 @@ class SimPo:
 
 
 @dataclass(frozen=True)
-class Kto:
+class Kto(_ByRows):
     """Single completions called desirable or not; `weights` of the two kinds."""
 
     beta: float

@@ -108,7 +108,7 @@ class PreferenceTrainer(Trainer):
         self.rows, self.held_out = list(plan.train), list(plan.held_out)
         self._split = split  # a batch is always taken in parts: when memory ran out, in smaller ones of fewer rows
         self._budget = part_tokens(scorer.model, args.gradient_checkpointing) // split
-        self._seen: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._seen: dict[str, dict[str, list[tuple[float, float]]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._tokens = 0
         super().__init__(
             model=scorer.model,
@@ -170,6 +170,8 @@ class PreferenceTrainer(Trainer):
             order += part
             found.append(scores.detach())
         self._note(mode, order, Scores.join(found), whole)
+        if mode == "eval":
+            self._seen[mode]["loss"].append((float(total), self.objective.size(whole)))
         return total
 
     def _parts(self, items: Sequence[Item], layout: Layout) -> Iterator[list[Item]]:
@@ -207,20 +209,27 @@ class PreferenceTrainer(Trainer):
 
     def _note(self, mode: str, items: list[Item], scores: Scores, whole: Whole) -> None:
         for name, value in self.objective.metrics(items, scores, whole).items():
-            self._seen[mode][name].append(value)
+            self._seen[mode][name].append((value, self.objective.size(whole)))
         if mode == "train":
             self._tokens += sum(len(item.prompt) + len(completion) for item in items for completion in item.completions)
-        self._seen[mode]["num_tokens"] = [self._tokens]
+        self._seen[mode]["num_tokens"] = [(self._tokens, 1.0)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the means of what was seen, each batch counted by its size: the last one is often smaller. So is the held-out loss,
+        where transformers counts every batch alike if it cannot tell their sizes."""
         mode = "train" if self.model.training else "eval"
         prefix = "eval_" if mode == "eval" else ""
-        logs.update({f"{prefix}{name}": sum(values) / len(values) for name, values in self._seen[mode].items()})
+        logs.update({f"{prefix}{name}": _mean(seen) for name, seen in self._seen[mode].items()})
         super().log(logs, start_time)
         self._seen[mode].clear()
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not told, and not to be guessed from a batch that is no dictionary
+
+
+def _mean(seen: Sequence[tuple[float, float]]) -> float:
+    """Of values with their weights."""
+    return sum(value * weight for value, weight in seen) / sum(weight for _, weight in seen)
 
 
 class _Reference:
