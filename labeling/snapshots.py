@@ -15,6 +15,7 @@ one snapshot. A child process is given the file, never the database.
 from __future__ import annotations
 
 import random
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -79,11 +80,14 @@ def freeze(
     chosen, result, rows = _gather(db, project_id, layout, filters, rules, leave_out, seed)
     _enough(rows, layout, result, min_train_rows)
     random.Random(seed).shuffle(rows)
-    part = settings.export_dir / "snapshots" / f".{project_id}-{layout}-{seed}.part"
-    sha256 = _write(part, _schema(layout, rules), rows)
-    snapshot_id = content_id(project_id, layout, seed, asdict(filters), asdict(rules), *sorted(leave_out), sha256)
-    file = part.with_name(f"{snapshot_id}.parquet")
-    part.replace(file)
+    part = settings.export_dir / "snapshots" / f".{project_id}-{secrets.token_hex(4)}.part"  # two tabs may freeze at once
+    try:
+        sha256 = _write(part, _schema(layout, rules), rows)
+        snapshot_id = content_id(project_id, layout, seed, asdict(filters), asdict(rules), *sorted(leave_out), sha256)
+        file = part.with_name(f"{snapshot_id}.parquet")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
     manifest = _manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name)
     manifest |= {"sha256": sha256, **_trust(db, project, chosen)}
     path = file.relative_to(settings.home).as_posix()
@@ -116,10 +120,11 @@ def preview(
 
 
 def stamp(db: Database, project_id: str) -> str:
-    """Another one as soon as anything that decides a project's rows has changed: labels, gold answers and decisions only grow."""
+    """Another one as soon as anything that decides a project's rows has changed: prompts, labels, gold answers and decisions only
+    grow."""
     counts = (
         db.value(f"select count(*) from {table} where project_id = ?", [project_id])
-        for table in ("label_events", "gold", "adjudications")
+        for table in ("prompts", "label_events", "gold", "adjudications")
     )
     return "-".join(map(str, counts))
 

@@ -141,12 +141,13 @@ class PreflightPanel:
         layout = METHOD_FACTS[plan.method].layout
         about = plan.about(self._studio, project)
         key = repr((project.project_id, layout, about["labels"], plan.filters, plan.rules, plan.leave_out))
-        if key not in self._known:
+        found = self._known.get(key)
+        if found is None:
             while len(self._known) >= _KEPT:
-                self._known.pop(next(iter(self._known)), None)
+                self._known.pop(next(iter(list(self._known)), None), None)
             rows = plan.preview(self._studio, project).rows
-            self._known[key] = tuple(check_rows(rows, layout, every_vote=plan.rules.aggregation == "every"))
-        return self._known[key]
+            found = self._known[key] = tuple(check_rows(rows, layout, every_vote=plan.rules.aggregation == "every"))
+        return found
 
     def _newest(self, viewer: Viewer) -> Run | None:
         mine = runs.of_project(self._studio.db, self._studio.project(viewer).project_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from labelling import completion, prompt, seed_project
 
 from data import completions, impressions, labels, people, prompts
+from data.engine import Message
 from data.errors import BadInput
 from data.majority import Vote
 from data.records import Impression, LabelEvent, now
@@ -191,6 +193,26 @@ def test_the_same_labels_are_the_same_snapshot_and_a_new_one_is_another(db: Any,
     label_all(db, project.project_id, "ann", lambda k, s: "b")
     assert freeze(db, settings, project.project_id, "preference").snapshot_id != first.snapshot_id
     assert (settings.home / first.path).read_bytes() == before
+
+
+def test_two_tabs_that_freeze_at_once_get_the_same_whole_file(db: Any, settings: Any) -> None:
+    project = seed_project(db)
+    label_all(db, project.project_id, "ann", lambda k, s: "a")
+    with ThreadPoolExecutor(4) as tabs:
+        frozen = [tabs.submit(freeze, db, settings, project.project_id, "preference") for _ in range(8)]
+        made = {future.result().snapshot_id: future.result() for future in frozen}
+    (snapshot,) = made.values()
+    file = snapshots.file_of(settings, snapshot)
+    assert sha256_of(file) == snapshot.sha256
+    assert list(file.parent.iterdir()) == [file], "nothing half written is left"
+
+
+def test_a_new_prompt_makes_an_earlier_check_an_old_one(db: Any) -> None:
+    """Prompts are what RLOO and GRPO learn from; nobody has to label them first."""
+    project = seed_project(db)
+    before = snapshots.stamp(db, project.project_id)
+    prompts.add(db, [prompts.new(project.project_id, [Message("user", "Something new?")])])
+    assert snapshots.stamp(db, project.project_id) != before
 
 
 def test_a_changed_file_is_refused(db: Any, settings: Any) -> None:
