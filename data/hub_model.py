@@ -10,6 +10,7 @@ network nothing is lost. The token is huggingface_hub's own (HF_TOKEN, or `hf au
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,18 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(file for file in wanted if file.suffix in PUBLISHED and file.name not in PRIVATE_FILES)
 
 
+def published(file: Path) -> str | bytes:
+    """The file itself, or what stands for it: an adapter says where its base lies, which on this machine is nobody's business."""
+    if file.name != "adapter_config.json":
+        return str(file)
+    described = json.loads(file.read_text(encoding="utf-8"))
+    base = Path(str(described.get("base_model_name_or_path") or ""))
+    if not base.is_absolute() and not str(base).startswith("~"):
+        return str(file)
+    described["base_model_name_or_path"] = base.name
+    return (json.dumps(described, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
+
+
 def main(run: RunDir) -> dict[str, Any]:
     wanted = read_args(run.config().get("args", {}))
     card = run.path / "README.md"
@@ -80,7 +93,7 @@ def _push(wanted: Wanted, files: list[Path]) -> str:
 
     api = HfApi()
     api.create_repo(wanted.repository, repo_type="model", private=wanted.private, exist_ok=True)
-    added = [CommitOperationAdd(file.name, str(file)) for file in files]
+    added = [CommitOperationAdd(file.name, published(file)) for file in files]
     return str(api.create_commit(wanted.repository, added, commit_message="Push from Alignment Studio", repo_type="model").oid)
 
 

@@ -207,6 +207,14 @@ def _parse(line: bytes) -> dict[str, Any]:
     return event if isinstance(event, dict) else {"type": "log", "text": line.decode("utf-8", "replace")}
 
 
+def signal_name(number: int) -> str:
+    """What a person can look up; real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def sha256_of(file: Path) -> str:
     """Hex digest of a file's bytes."""
     digest = hashlib.sha256()

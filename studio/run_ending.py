@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from data.records import RunStatus
 from data.resume import last_life
-from data.rundir import FINAL_STATUS, RunDir
+from data.rundir import FINAL_STATUS, RunDir, signal_name
 
 
 class Ending(NamedTuple):
@@ -48,7 +48,7 @@ def _silence(folder: RunDir, code: int | None) -> str:
     if code == -signal.SIGKILL:
         why = "was killed by the system, most likely because memory ran out: choose a smaller model or batch, then start it again"
     elif code is not None and code < 0:
-        why = f"crashed ({signal.Signals(-code).name}); start it again, with a smaller model or batch if memory is short"
+        why = f"crashed ({signal_name(-code)}); start it again, with a smaller model or batch if memory is short"
     else:
         why = "ended without a word (killed for memory, or the machine was restarted); start it again"
     last = [line for line in folder.log_tail(4000).splitlines() if line.strip()][-3:]

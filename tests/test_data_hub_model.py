@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hub_server import HubServer
 from safetensors.numpy import save_file
 
 from data.errors import RunError
-from data.hub_model import files_of, read_args
+from data.hub_model import files_of, published, read_args
 from data.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +37,7 @@ def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "adapter"
     folder.mkdir()
     save_file({"a": np.ones((2, 3), np.float32)}, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/somebody/secret/llama", "r": 16}')
     for private in ("studio.json", "optimizer.pt", "notes.pkl", ".env"):
         (folder / private).write_text("secret")
     (folder / "link.json").symlink_to(folder / ".env")
@@ -62,8 +63,17 @@ def test_an_adapter_goes_up_with_its_card_and_nothing_else(tmp_path: Path, adapt
     assert set(server.files) == {"adapter_model.safetensors", "adapter_config.json", "README.md"}
     assert server.files["README.md"].decode() == CARD
     assert server.files["adapter_model.safetensors"] == (adapter / "adapter_model.safetensors").read_bytes()
+    told = json.loads(server.files["adapter_config.json"])
+    assert told == {"base_model_name_or_path": "llama", "r": 16}, "no path of this machine"
     assert the(run, "result")["repository"] == NAME
     assert "hf_secret_of_the_test" not in run.log_tail() + done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("base", ["meta-llama/Llama-3.2-1B", "data/demo/model", ""])
+def test_a_base_that_is_no_place_on_this_machine_stays_as_it_is(tmp_path: Path, base: str) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({"base_model_name_or_path": base}))
+    assert published(file) == str(file)
 
 
 def test_without_a_network_the_card_stays_and_that_is_said(tmp_path: Path, adapter: Path) -> None:

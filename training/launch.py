@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from data.errors import BadInput, RunError, StudioError
 from data.resume import last_life
-from data.rundir import FINAL_STATUS, LOOK_S, RunDir, read_events
+from data.rundir import FINAL_STATUS, LOOK_S, RunDir, read_events, signal_name
 
 Kind = Literal["accelerate", "ray", "slurm", "skypilot", "hf_jobs"]
 Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
@@ -203,7 +203,7 @@ def why(failed: Sequence[Failure], log: str, processes: int, otherwise: str = ""
         if int(code) == -signal.SIGTERM:
             continue  # ended because of another
         killed = int(code) == -signal.SIGKILL
-        how = "was killed, most likely because memory ran out" if killed else f"crashed ({signal.Signals(-int(code)).name})"
+        how = "was killed, most likely because memory ran out" if killed else f"crashed ({signal_name(-int(code))})"
         return f"Process {int(rank) + 1} of {processes} {how}, so all were ended; halve the batch size and start the run again."
     return (
         otherwise
