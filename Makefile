@@ -34,15 +34,16 @@ browser:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	|| echo "No Chromium found and it cannot be installed here: browser tests will be skipped (install chromium, then run again)."
 
-# Two at a time: most tests wait for a browser or a child process. A file stays on one side, so that what its tests share is made once.
-PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest
-TWO := -n 2 --dist loadfile
+# Several at a time: most tests wait for a browser or a child process. A file stays on one side, so that what its tests share is made
+# once. A thread each: more than there are cores would wait for one another.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest
+MANY := -n 4 --dist loadfile
 
 test: setup
-	$(PYTEST) $(TWO) -m "not slow" $(ARGS)
+	$(PYTEST) $(MANY) -m "not slow" $(ARGS)
 
 test-fast: setup
-	$(PYTEST) $(TWO) -m "not slow and not browser and not model" $(ARGS)
+	$(PYTEST) $(MANY) -m "not slow and not browser and not model" $(ARGS)
 
 test-slow: setup
 	$(PYTEST) -m slow $(ARGS)

@@ -207,9 +207,9 @@ def _zoomed(span: Point) -> str:
 
 
 def _save(chart: Chart, files: str) -> str:
-    svg = f"./api/charts/{chart.name}.svg?{files}"
+    svg = f"./charts/{chart.name}.svg?{files}"
     return (
-        f'<p class="st-save"><a href="./api/charts/{chart.name}.csv?{files}" download>Save the numbers (CSV)</a>'
+        f'<p class="st-save"><a href="./charts/{chart.name}.csv?{files}" download>Save the numbers (CSV)</a>'
         f'<a href="{svg}" download>Save as SVG</a><a href="{svg}" data-png="{esc(chart.name)}">Save as PNG</a></p>'
     )
 
@@ -220,7 +220,7 @@ def _all_numbers(files: str) -> str:
     compare = f' <a href="./runs-compare?{files}">Compare with other runs</a>' if "," not in files else ""
     return (
         '<p class="st-sub st-hint">Point at a chart to read exact values on all of them; drag across one to zoom into those steps. '
-        f'<a href="./api/charts/all.csv?{files}" download>All numbers (CSV)</a>{compare}</p>'
+        f'<a href="./charts/all.csv?{files}" download>All numbers (CSV)</a>{compare}</p>'
     )
 
 

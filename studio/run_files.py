@@ -1,4 +1,4 @@
-"""The files behind the charts: GET /api/charts/NAME.svg and NAME.csv (`all.csv` = every metric) with ?runs=ID,ID.
+"""The files behind the charts: GET /charts/NAME.svg and NAME.csv (`all.csv` = every metric) with ?runs=ID,ID.
 
 For a chart in a paper, a spreadsheet or a script. Only runs of the viewer's open project; an annotator's role does not reach here.
 """
@@ -17,7 +17,7 @@ from studio.context import Studio, Viewer
 from studio.run_charts import MOST_RUNS, Points, as_csv, as_svg, chart_named
 from studio.run_differences import own_names
 
-ADDRESS = "/api/charts"
+ADDRESS = "/charts"
 
 
 def routes(studio: Studio) -> list[BaseRoute]:

@@ -279,7 +279,7 @@ def test_judgments_come_back_as_they_were(db: Database, project: Project) -> Non
 def fill(db: Database, project: Project) -> None:
     prompt = a_prompt(db, project)
     completions.add(db, [completions.new(prompt, t, "generated", "m") for t in "xy"])
-    models.add(db, models.new("m", "adapter", {}, project.project_id, owner=project.owner))
+    models.add(db, models.new("m", "adapter", {}, project.project_id, owner=project.owner, run_id="r"))
     runs.add(db, a_run(project.project_id, f"run of {project.name}", status="finished", owner=project.owner))
     people.ensure(db, project.owner or "local", "n", "visitor")
 

@@ -128,7 +128,7 @@ def test_delete_my_data_asks_for_words_and_says_what_is_gone(app: PeopleApp, vis
     page.get_by_label("to confirm").fill("yes")
     page.locator("#delete-old").fill(PASSWORD)
     page.get_by_role("button", name="Delete my data for good").click()
-    assert page.get_by_text("Nothing was deleted").is_visible()
+    page.get_by_text("Nothing was deleted").wait_for()
     page.get_by_text("What this does").click()
     page.get_by_label("to confirm").fill("Delete my  data")
     page.locator("#delete-old").fill(PASSWORD)

@@ -172,7 +172,7 @@ def test_a_run_whose_folder_was_deleted_is_still_shown(studio: Studio, project: 
         strict.setattr("studio.frame.in_words", lambda error: (_ for _ in ()).throw(error))
         for shown in (
             guarded(page.load)(Request({}, {"run": run.run_id})),
-            guarded(page.refresh)(run.run_id, HERE),
+            guarded(page.refresh)(run.run_id, "", "", HERE),
             guarded(page.end)(run.run_id, HERE),
         ):
             assert "run gone" in str(shown)
@@ -332,7 +332,7 @@ def test_a_typed_key_is_nowhere_but_in_memory(
     assert [line for line in lines if SECRET in line] == []
     pages = [build(p(studio)) for p in (ModelsPage, RunsPage, ComparePage, DataPage, TrainPage)]
     shown += [json.dumps(p.load(HERE), default=str) for p in pages]
-    shown += [str(build(RunsPage(studio)).refresh(run.run_id, HERE)) for run in found]
+    shown += [str(build(RunsPage(studio)).refresh(run.run_id, "", "", HERE)) for run in found]
     assert [text for text in shown if SECRET in text] == []
     assert SECRET not in caplog.text
     where_is_it(studio, tmp_path)

@@ -197,9 +197,14 @@ def test_a_small_share_of_the_rest_is_filled_up_before_it_is_used_up(site: Site,
             new MutationObserver(() => window.__states.push(root.dataset.state)).observe(root, {attributeFilter: ["data-state"]});
         }"""
     )
+    pending: set[Any] = set()
+    page.on("request", lambda request: pending.add(request) if "/api/label/batch" in request.url else None)
+    page.on("requestfinished", lambda request: pending.discard(request))
     for _ in range(6):
         press(page, "1")
         saved(page)
+        while pending:  # nobody labels faster than the page is answered
+            page.wait_for_timeout(20)
     assert set(page.evaluate("window.__states")) <= {"ready"}
 
 

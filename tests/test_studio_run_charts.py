@@ -117,7 +117,7 @@ def test_zooming_brings_the_thinned_points_back() -> None:
 def test_one_chart_can_stand_large_with_its_files() -> None:
     drawn = charts(METRICS, Look(large="loss"), "runs=r1")
     assert drawn.count('class="st-chart large"') == 1
-    for link in ("./api/charts/loss.csv?runs=r1", "./api/charts/loss.svg?runs=r1", "./api/charts/all.csv?runs=r1"):
+    for link in ("./charts/loss.csv?runs=r1", "./charts/loss.svg?runs=r1", "./charts/all.csv?runs=r1"):
         assert f'href="{link}"' in drawn
 
 

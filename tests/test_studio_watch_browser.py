@@ -194,7 +194,7 @@ def test_runs_are_compared_by_an_address_that_can_be_sent(app: App, page: Any, f
         assert lines == ["DPO good", "DPO collapsed"]
         settings = page.get_by_role("table", name="Settings that differ")
         assert [row.split("\t") for row in settings.inner_text().splitlines()[1:]] == [
-            ["Rounds over the labels (epochs)", "3", "5"],
+            ["Rounds over the data (epochs)", "3", "5"],
             ["Closeness to the start (beta)", "1", "0.1"],
             ["Weight of imitation (SFT)", "1", "0"],
         ]
@@ -213,7 +213,7 @@ def test_runs_of_another_project_are_neither_shown_nor_saved(app: App, page: Any
     page.get_by_text("is left out").wait_for()
     assert "A secret name" not in page.locator("body").inner_text()
     for name in ("all.csv", "loss.csv", "loss.svg"):
-        assert page.request.get(f"{app.url}/api/charts/{name}?runs=good,elsewhere").status == 404
-        assert page.request.get(f"{app.url}/api/charts/{name}?runs=good").status == 200
+        assert page.request.get(f"{app.url}/charts/{name}?runs=good,elsewhere").status == 404
+        assert page.request.get(f"{app.url}/charts/{name}?runs=good").status == 200
     for wrong in ("loss.svg", "loss.svg?runs=", "nothing.svg?runs=good", "loss.svg?runs=" + ",".join(f"r{i}" for i in range(9))):
-        assert page.request.get(f"{app.url}/api/charts/{wrong}").status == 400
+        assert page.request.get(f"{app.url}/charts/{wrong}").status == 400

@@ -79,7 +79,7 @@ def test_the_second_time_it_fails_in_words_and_keeps_its_checkpoint(tmp_path: Pa
     assert found.step == 1
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", ["dpo", pytest.param("sft", marks=SLOW), pytest.param("kto", marks=SLOW)])
 def test_there_is_one_second_try(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     method, config, rows = CASES[name]
     tries: list[int] = []

@@ -58,6 +58,9 @@ CASES = {
     "orpo": Case(orpo, OrpoConfig(**FEW), PAIRS, 6, AFTER),
 }
 
+RARE = frozenset({"sft-full", "kto-trl"})
+SLOWER = pytest.mark.slow(reason="two runs each of what differs from its neighbours least")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -108,7 +111,7 @@ def texts(run: RunDir) -> list[str]:
     return [event["text"] for event in events(run, "log")]
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOWER) if case in RARE else case for case in CASES])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """Its file, its curve and its figures; so two runs of one config give the same adapter, whatever the method."""
     method, config, rows, step, where = CASES[case]
