@@ -21,12 +21,12 @@ Thresholds and where they come from (`tests/files/histories/` holds real runs of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from labeling.intervals import wilson
 from studio.render import Html, Tone, count, esc, figures, percent, percents
+from studio.run_history import LAST_SHARE, History, is_number, mean, variance
 
 Kind = Literal["diverged", "wrong start", "collapsed", "worse", "drifted", "overfit", "no change", "too early", "healthy"]
 
@@ -40,10 +40,7 @@ MOVED = 0.02  # of a held-out loss, as a share of where it began: less is nothin
 UNMOVED = 1e-4  # a reward margin: the model is the one it was
 FIRST_LOSSES = 3  # steps of training that tell where the loss began
 FIRST_STEPS = 10  # fewer logged steps say nothing yet
-LAST_SHARE, MOST_LAST = 5, 10  # "now" is the mean of the last fifth of the logged steps, ten at most
 FEW_HELD_OUT = 50
-
-Points = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,60 +58,17 @@ class Verdict:
         return tones.get(self.kind, "bad")
 
 
-@dataclass(frozen=True)
-class History:
-    """What a verdict is made of. `settings` is the run's config; `held_out` counts its held-out rows, 0 = none or unknown."""
-
-    method: str
-    metrics: Points
-    settings: Mapping[str, Any]
-    held_out: int = 0
-    ended: bool = True
-
-    def values(self, key: str) -> list[float]:
-        return [float(m[key]) for m in self.metrics if _is_number(m.get(key))]
-
-    def now(self, key: str) -> float | None:
-        """A held-out figure as it was measured last, a figure of training over the last steps; None without any."""
-        values = self.values(key)
-        if not values:
-            return None
-        n = 1 if key.startswith("eval_") else min(MOST_LAST, max(1, len(values) // LAST_SHARE))
-        return sum(values[-n:]) / n
-
-    def start(self, key: str) -> float | None:
-        """The same at the beginning."""
-        values = self.values(key)
-        n = 1 if key.startswith("eval_") else min(MOST_LAST, max(1, len(values) // LAST_SHARE))
-        return sum(values[:n]) / n if values else None
-
-    @property
-    def beta(self) -> float:
-        return float(self.settings.get("beta") or 0.0)
-
-
 def verdict(history: History) -> Verdict | None:
     """The first that fits, the worst first; None before anything has been reported."""
     if not history.metrics:
         return None
     if (diverged := _diverged(history)) is not None:
         return diverged
-    history = _of_what_is_kept(history)
+    history = history.of_what_is_kept()
     for look in (_wrong_start, _collapsed, _exploded, _drifted, _too_early, _overfit, _no_change):
         if (found := look(history)) is not None:
             return found
     return _healthy(history)
-
-
-def _of_what_is_kept(h: History) -> History:
-    """A run that stops early keeps the adapter of its lowest held-out loss: what came after that says nothing of it."""
-    looks = [m for m in h.metrics if _is_number(m.get("eval_loss"))]
-    if not h.ended or not h.settings.get("early_stop") or not looks:
-        return h
-    best = min(looks, key=lambda m: float(m["eval_loss"])).get("step")
-    return (
-        replace(h, metrics=[m for m in h.metrics if not _is_number(m.get("step")) or m["step"] <= best]) if _is_number(best) else h
-    )
 
 
 def shown(found: Verdict | None, ended: bool) -> Html:
@@ -131,7 +85,7 @@ def shown(found: Verdict | None, ended: bool) -> Html:
 
 
 def _diverged(h: History) -> Verdict | None:
-    bad = next((m for m in h.metrics if any(key in m and not _is_number(m[key]) for key in ("loss", "eval_loss"))), None)
+    bad = next((m for m in h.metrics if any(key in m and not is_number(m[key]) for key in ("loss", "eval_loss"))), None)
     if bad is None:
         return None
     rate = h.settings.get("learning_rate")
@@ -143,7 +97,7 @@ def _diverged(h: History) -> Verdict | None:
 
 def _wrong_start(h: History) -> Verdict | None:
     first = next((m for m in h.metrics if "loss" in m), None)
-    if h.method != "dpo" or first is None or first.get("step") != 1 or not _is_number(first.get("rewards/margins")):
+    if h.method != "dpo" or first is None or first.get("step") != 1 or not is_number(first.get("rewards/margins")):
         return None
     plain = h.settings.get("loss", "sigmoid") == "sigmoid" and not h.settings.get("sft_weight")
     margin, loss = float(first["rewards/margins"]), float(first["loss"])
@@ -243,7 +197,7 @@ def _too_early(h: History) -> Verdict | None:
 
 
 def _overfit(h: History) -> Verdict | None:
-    looks = [(int(m.get("step", 0)), float(m["eval_loss"])) for m in h.metrics if _is_number(m.get("eval_loss"))]
+    looks = [(int(m.get("step", 0)), float(m["eval_loss"])) for m in h.metrics if is_number(m.get("eval_loss"))]
     if len(looks) < 2:
         return None
     best_step, best = min(looks, key=lambda look: look[1])
@@ -270,7 +224,7 @@ def _no_change(h: History) -> Verdict | None:
     looks, losses = h.values("eval_loss"), h.values("loss")[:FIRST_LOSSES]
     if not looks:
         return _no_held_out(h)
-    began = max(looks[0], _mean(losses or looks[:1]))  # the first look comes after some learning: training's first steps do not
+    began = max(looks[0], mean(losses or looks[:1]))  # the first look comes after some learning: training's first steps do not
     if began <= 0 or began - looks[-1] > MOVED * began:
         return None
     why = f"The loss on held-out rows is {looks[-1]:.3f} and was {began:.3f} at the start."
@@ -321,8 +275,8 @@ def _no_more_reward(h: History) -> Verdict | None:
     if n < 2:
         return None
     before, after = rewards[:n], rewards[-n:]
-    gain = _mean(after) - _mean(before)
-    half = 1.96 * math.sqrt(_variance(before) / n + _variance(after) / n)
+    gain = mean(after) - mean(before)
+    half = 1.96 * math.sqrt(variance(before) / n + variance(after) / n)
     spread = h.now("reward_std")
     if spread is not None and spread < 1e-6:
         why = "All answers to a prompt earn the same reward, so none is better than another to learn from."
@@ -331,7 +285,7 @@ def _no_more_reward(h: History) -> Verdict | None:
         )
     if gain > half:
         return None
-    why = f"The reward went from {_mean(before):.2f} to {_mean(after):.2f} ({gain:+.2f} ± {half:.2f})."
+    why = f"The reward went from {mean(before):.2f} to {mean(after):.2f} ({gain:+.2f} ± {half:.2f})."
     return Verdict("no change", "No detectable change", why, "Give it more steps or a larger step size, or more answers a prompt.")
 
 
@@ -357,16 +311,3 @@ def interval(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of n rows."""
     low, high = wilson(round(share * n), n)
     return float(low), float(high)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _variance(values: Sequence[float]) -> float:
-    middle = _mean(values)
-    return sum((value - middle) ** 2 for value in values) / max(1, len(values) - 1)

@@ -19,8 +19,9 @@ from labeling import snapshots
 from studio.context import Studio
 from studio.frame import block
 from studio.run_charts import charts, read_look
+from studio.run_history import History
 from studio.run_samples import samples
-from studio.run_verdict import History, Verdict, shown, verdict
+from studio.run_verdict import Verdict, shown, verdict
 from training.methods import is_training
 
 SCRIPT = Path(__file__).with_name("run_charts.js").read_text(encoding="utf-8")

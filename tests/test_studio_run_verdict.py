@@ -12,7 +12,8 @@ from test_studio_render import HOSTILE, Seen
 from watch_seed import HISTORIES, recorded
 
 from data.records import Snapshot, now, to_row
-from studio.run_verdict import History, Kind, Verdict, at_worst, interval, shown, verdict
+from studio.run_history import History
+from studio.run_verdict import Kind, Verdict, at_worst, interval, shown, verdict
 from studio.run_watch import held_out_rows
 
 GOLDEN: dict[str, Kind] = {
