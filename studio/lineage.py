@@ -19,8 +19,9 @@ from labeling import snapshots
 from studio.context import Studio, Viewer
 from studio.render import Html, ago, count, esc, figures, percent, percents, run_link, tag
 from studio.run_groups import name_said, value_said
+from studio.run_report import held_out_right
 from training.config import method_named
-from training.methods import METHOD_FACTS, is_training
+from training.methods import METHOD_FACTS, is_training, short_name
 
 SHOWN = ("beta", "loss", "learning_rate", "epochs", "lora_rank", "tuning")  # settings that tell two runs of a method apart
 
@@ -104,7 +105,7 @@ def _item(node: Node, parent: Node | None) -> str:
 
 
 def _marks(node: Node) -> list[str]:
-    kind = node.run.kind.upper() if node.run else "base" if node.model.kind == "base" else node.model.kind
+    kind = short_name(node.run.kind) if node.run else "base" if node.model.kind == "base" else node.model.kind
     return [kind, *(["removed"] if node.model.removed_at else [])]
 
 
@@ -140,6 +141,9 @@ def _evaluation(node: Node, parent: Node | None) -> str:
     """The newest comparison with the parent, else with whatever it was compared."""
     if node.run is None:
         return ""
+    if node.run.kind == "reward":  # it scores answers and gives none, so there is nothing to compare
+        told = held_out_right(node.run.result)
+        return str(figures(f"Scores the good answer higher: {told}.")) if told else "No pairs were held out to try it on."
     before = parent.model.model_id if parent else ""
     compared = sorted(node.compared, key=lambda run: run.config["args"].get("model_id_a") != before)
     for run in compared:

@@ -83,7 +83,7 @@ CHARTS: tuple[Chart, ...] = (
     _pair("length", "Length of answers, in tokens", "completions/mean_length"),
     _pair("cut-off", "Answers cut off", "completions/clipped_ratio", True),
     _pair("next-token", "Right next tokens", "mean_token_accuracy", True),
-    _pair("entropy", "Entropy a token", "entropy"),
+    Chart("entropy", "Entropy a token", (Line("entropy", "training"), Line("eval_entropy", "held out")), minor=True),
     _minor("speed", "Tokens a second", "tokens_per_second"),
     _minor("memory", "Memory, in GB", "memory_gb"),
     _minor("learning-rate", "Step size (learning rate)", "learning_rate"),

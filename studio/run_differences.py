@@ -14,6 +14,7 @@ from evals.winrate import Estimate
 from studio.form import NAMES
 from studio.render import Column, Html, badge, count, duration, esc, percent, percents, run_link, shorten, table
 from studio.run_verdict import Verdict, interval
+from training.methods import short_name
 
 NOTHING = "–"
 
@@ -48,7 +49,7 @@ def settings(one: Seen) -> dict[str, str]:
     run = one.run
     args, data = run.config.get("args", {}), run.config.get("data", {})
     told = {
-        "Method": run.kind.upper(),
+        "Method": short_name(run.kind),
         "Started from": str(
             args.get("model_name") or args.get("model", {}).get("adapter") or args.get("model", {}).get("base", "")
         ),

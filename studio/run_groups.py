@@ -73,7 +73,8 @@ def group_table(group: Sequence[Run], held_out: int, chosen: str) -> Html:
     several = sum(figure(run, LOSS) is not None for run in group) > 1
     said = [best.why, OTHER_SCALE if several and set(names) & set(SCALES) else ""]
     below = "".join(f'<p class="st-sub">{figures(sentence)}</p>' for sentence in said if sentence)
-    title = f'<h3 class="st-h3 st-above">{len(group)} runs started together, on held-out rows</h3>'
+    measured = ", on held-out rows" if held_out else ""
+    title = f'<h3 class="st-h3 st-above">{len(group)} runs started together{measured}</h3>'
     return Html(f"{title}{table(columns, rows, picked, 'Runs started together')}{below}")
 
 

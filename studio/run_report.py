@@ -16,6 +16,7 @@ from studio.verdict_list import cost_facts, verdict_list
 from training.methods import is_training, makes_adapter
 from training.verdicts import Report
 
+LAST = "mean of the last steps"  # the charts show the last one alone
 _IDS = re.compile(r" \((?:[0-9a-f]{16,}|row \d+)(?:, (?:[0-9a-f]{16,}|row \d+))*(?: and \d+ more)?\)")
 
 
@@ -31,7 +32,7 @@ def report(run: Run, said: Sequence[str] = (), link: bool = True) -> Html:
                 "bad",
             )
         )
-    parts.append(notes([without_ids(sentence) for sentence in said], ""))
+    parts.append(notes(list(dict.fromkeys(without_ids(sentence) for sentence in said)), ""))  # one that was resumed repeats some
     if run.result:
         parts.append(_result(run))
     if run.kind == "compare" and run.result and link:
@@ -81,7 +82,7 @@ def training(run: Run) -> Html:
     if metrics.get("loss") is not None:
         held_out = metrics.get("eval_loss")
         rows.append(
-            ("Loss at the end", f"{metrics['loss']:.3f}", f"{held_out:.3f} on held-out rows" if held_out is not None else "")
+            ("Loss at the end", f"{metrics['loss']:.3f}", f"{held_out:.3f} on held-out rows" if held_out is not None else LAST)
         )
     if (right := result.get("right")) is not None and result.get("held_out_rows"):
         pairs = int(result["held_out_rows"])
@@ -93,7 +94,7 @@ def training(run: Run) -> Html:
         if metrics.get(key) is not None:
             held_out = metrics.get(f"eval_{key}")
             shown = percent if as_percent else _margin
-            rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else ""))
+            rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else LAST))
     return facts(rows)
 
 

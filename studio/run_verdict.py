@@ -266,7 +266,7 @@ def _no_held_out(h: History) -> Verdict | None:
     if not h.ended:
         return None
     why = "No rows were held out, so nothing shows whether it learned more than these rows."
-    return Verdict("no change", "Not to be told", why, "Compare it with the model before, on prompts that it has not seen.")
+    return Verdict("no change", "Cannot be told yet", why, "Compare it with the model before, on prompts that it has not seen.")
 
 
 def _no_more_reward(h: History) -> Verdict | None:

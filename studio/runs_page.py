@@ -27,7 +27,7 @@ from studio.run_controls import RunControls
 from studio.run_report import after, report
 from studio.run_watch import RunWatch
 from studio.take_out import TakeOut, same_again
-from training.methods import METHOD_FACTS, is_training, makes_adapter
+from training.methods import METHOD_FACTS, is_training, makes_adapter, short_name
 
 SHOWN = 50
 LOG_BYTES = 12_000
@@ -41,8 +41,7 @@ element.addEventListener('click', e => {
 });
 """
 KINDS: dict[str, str] = {
-    **{method: f"training ({method.upper()})" for method in METHOD_FACTS},
-    "reward": "training (reward model)",
+    **{method: f"training ({short_name(method)})" for method in METHOD_FACTS},
     "preflight": "check before training",
     "generate": "answers",
     "compare": "comparison",

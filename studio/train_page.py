@@ -33,7 +33,7 @@ from studio.render import Html, count, empty, facts, figures, note, notes, run_l
 from studio.several_panel import SeveralPanel
 from studio.train_plan import TrainPlan, train
 from training.config import Method, SamplingConfig, from_json, method_named, recipe
-from training.methods import METHOD_FACTS
+from training.methods import METHOD_FACTS, short_name
 from training.recipe_files import RecipeFile, recipes_for
 from training.verdicts import SIEVES, Sieve
 
@@ -378,4 +378,5 @@ def _hope(train: int, many: str) -> Html:
 
 
 def _name(method: Method, train: int) -> str:
-    return f"{method.upper()} on {count(train, *METHOD_FACTS[method].row)}" if train else ""
+    called = short_name(method)
+    return f"{called[:1].upper()}{called[1:]} on {count(train, *METHOD_FACTS[method].row)}" if train else ""

@@ -54,5 +54,10 @@ def makes_adapter(kind: str) -> bool:
     return any(method == kind and facts.makes == "adapter" for method, facts in METHOD_FACTS.items())
 
 
+def short_name(kind: str) -> str:
+    """What a run of this method is called in few letters: DPO, reward model."""
+    return "reward model" if kind == "reward" else kind.upper()
+
+
 def module_of(method: Method) -> str:
     return f"training.{method}"

@@ -213,7 +213,7 @@ def _reference(plan: Plan, config: TrainConfig, start: Trainable, trainer: Any, 
         return len(rows) * row_s
     missing = 0
     for number, item in enumerate(items(rows, start.tokenizer, start.limit)):
-        plan.say("looking for what is known", number, len(rows))
+        plan.say("looking for the reference that earlier runs computed", number, len(rows))
         missing += any(cache.get(item.prompt, completion) is None for completion in item.completions)
     return missing * row_s
 
