@@ -26,6 +26,7 @@ from tests import tiny_model
 from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, kto_rows, make_run, sft_rows
 from training.config import DpoConfig, KtoConfig, SftConfig, TrainConfig
 from training.launch import Launch
+from training.ranks import even_batch
 
 pytestmark = pytest.mark.model
 FEW: dict[str, Any] = {"max_steps": 3, "tuning": "lora", "precision": "fp32", "max_length": 128}
@@ -214,3 +215,14 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
     child.wait()
     while processes_of(run):
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("processes", "rows", "batch", "even"),
+    [(1, 9, 8, 5), (1, 65, 64, 33), (1, 16, 8, 8), (1, 3, 8, 3), (1, 0, 8, 8), (2, 9, 8, 5), (2, 17, 8, 5)],
+)
+def test_held_out_rows_fall_into_batches_of_like_size(
+    monkeypatch: pytest.MonkeyPatch, processes: int, rows: int, batch: int, even: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert even_batch(rows, batch) == even

@@ -38,10 +38,11 @@ def sharding() -> Sharding:
 def even_batch(rows: int, batch: int) -> int:
     """Held-out rows a process takes at once, at most `batch`: so many that no process is short of more than one of them.
 
-    What is missing in the last round accelerate fills up with rows from the start, which would count twice.
+    TRL's figures are means over batches, in which a small last one would count as much as a whole one; and with several processes
+    accelerate fills up what is missing in it with rows from the start, which would count twice.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1 or not rows:
+    if not rows:
         return batch
     rounds = math.ceil(rows / (processes * batch))
     return math.ceil(rows / (processes * rounds))
