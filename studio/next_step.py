@@ -11,6 +11,7 @@ from data import completions, projects, prompts, runs
 from data.database import Database
 from data.projects import Counts
 from data.records import Project, Run
+from evals.compare_result import CompareResult
 from studio.render import Step, count, progress_line, run_link, shorten
 from training.methods import makes_adapter
 
@@ -45,17 +46,32 @@ class Overview(NamedTuple):
     compared: bool
     waiting: int = 0
     is_demo: bool = False
+    lost: bool = False  # the newest comparison of the adapter says that the other model is better
 
 
 def overview(db: Database, project: Project) -> Overview:
     recent = runs.of_project(db, project.project_id, limit=200)
     adapter = next((r for r in recent if makes_adapter(r.kind) and r.status in ("finished", "stopped") and r.result), None)
-    compared = any(r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at for r in recent)
+    since = (r for r in recent if r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at)
+    newest = next(since, None)
     active = next((r for r in recent if r.status in ("running", "queued")), None)
     answered = next((r.queued_at for r in recent if r.kind == "generate" and r.status in ("finished", "stopped")), None)
     counts = projects.counts(db, project.project_id)._replace(completions=completions.candidates(db, project.project_id))
     waiting = prompts.waiting(db, project.project_id, answered)
-    return Overview(counts, recent, active, adapter, compared, waiting, project.is_demo)
+    lost = newest is not None and adapter is not None and _lost(newest, str(adapter.result.get("model_id", "")))
+    return Overview(counts, recent, active, adapter, newest is not None, waiting, project.is_demo, lost)
+
+
+def _lost(comparison: Run, model_id: str) -> bool:
+    """Whether the whole interval of this model's win rate is below one half, by the judge or, without one, by the rules."""
+    args = comparison.config.get("args", {})
+    result = CompareResult.from_json(comparison.result) if comparison.result.get("n_prompts") else None
+    shown = (result.win_rate or result.rule_win_rate) if result else None
+    if not model_id or shown is None or shown.low is None or shown.high is None:
+        return False
+    if args.get("model_id_b") == model_id:
+        return shown.high < 0.5
+    return args.get("model_id_a") == model_id and shown.low > 0.5
 
 
 def next_of(seen: Overview, task: str) -> Next:
@@ -96,6 +112,15 @@ def next_of(seen: Overview, task: str) -> Next:
             "Compare before and after",
             f"compare?run={seen.adapter.run_id}",
             (("Try it yourself", f"compare?run={seen.adapter.run_id}&tab=chat"),),
+        )
+    if seen.lost:
+        return Next(
+            "train",
+            "It got worse",
+            "The model before training was preferred. The run's verdict may say why; more labels or other settings help.",
+            "Look at the run",
+            run_link(seen.adapter),
+            (("Label more", "label"), ("Train again", "train")),
         )
     return Next(
         "candidates",

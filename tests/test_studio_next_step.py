@@ -104,6 +104,34 @@ def test_home_sees_what_was_imported_after_the_last_answers(db: Database) -> Non
     assert overview(db, project).waiting == 1
 
 
+@pytest.mark.parametrize(
+    ("sides", "low", "high", "lost"),
+    [(("base", "new"), 0.24, 0.47, True), (("base", "new"), 0.44, 0.56, False), (("new", "base"), 0.53, 0.76, True),
+     (("new", "base"), 0.24, 0.47, False), (("x", "y"), 0.1, 0.2, False)],
+)  # fmt: skip
+def test_a_model_that_lost_is_not_gone_round_with(
+    db: Database, sides: tuple[str, str], low: float, high: float, lost: bool
+) -> None:
+    project = seed_project(db, 2)
+    p = project.project_id
+    estimate = {"value": (low + high) / 2, "low": low, "high": high, "n": 30, "n_clusters": 30}
+    result = {
+        "name_a": "a",
+        "name_b": "b",
+        "judge_name": "j",
+        "n_prompts": 30,
+        "n_comparisons": 30,
+        "n_unscored": 0,
+        "win_rate": estimate,
+    }
+    args = {"model_id_a": sides[0], "model_id_b": sides[1]}
+    runs.add(db, replace(run("dpo"), project_id=p, result={"model_id": "new"}))
+    runs.add(db, replace(run("compare", minute=1), project_id=p, result=result, config={"args": args}))
+    found = overview(db, projects.get(db, p))
+    assert (found.compared, found.lost) == (True, lost)
+    assert (next_of(found, "pairwise").title == "It got worse") == lost
+
+
 def test_what_a_judge_compared_is_no_candidate(db: Database) -> None:
     project = seed_project(db, n_prompts=4)
     prompts.add(db, [prompt(project, "only compared")])
