@@ -114,16 +114,9 @@ def test_a_model_that_lost_is_not_gone_round_with(
 ) -> None:
     project = seed_project(db, 2)
     p = project.project_id
-    estimate = {"value": (low + high) / 2, "low": low, "high": high, "n": 30, "n_clusters": 30}
-    result = {
-        "name_a": "a",
-        "name_b": "b",
-        "judge_name": "j",
-        "n_prompts": 30,
-        "n_comparisons": 30,
-        "n_unscored": 0,
-        "win_rate": estimate,
-    }
+    estimate = {"value": (low + high) / 2, "low": low, "high": high, "n": 30}
+    counts = {"n_prompts": 30, "n_comparisons": 30, "n_unscored": 0}
+    result = {"name_a": "a", "name_b": "b", "judge_name": "j", "win_rate": estimate, **counts}
     args = {"model_id_a": sides[0], "model_id_b": sides[1]}
     runs.add(db, replace(run("dpo"), project_id=p, result={"model_id": "new"}))
     runs.add(db, replace(run("compare", minute=1), project_id=p, result=result, config={"args": args}))
