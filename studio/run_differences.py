@@ -80,7 +80,7 @@ def _end(number: int, one: Seen) -> list[object]:
         verdict if run.status == "finished" else Html(f"{badge(run.status)} {esc(verdict)}"),
         _figure(metrics.get("eval_loss"), 3),
         _accuracy(metrics.get("eval_rewards/accuracies", metrics.get("eval_accuracy")), one.held_out),
-        _figure(metrics.get("eval_rewards/margins", metrics.get("rewards/margins")), 2),
+        _figure(metrics.get("eval_rewards/margins"), 2),
         _number(run.result.get("steps")),
         duration(run.result.get("seconds")) or NOTHING,
     ]
