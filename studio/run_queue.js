@@ -13,3 +13,4 @@ element.addEventListener('click', e => {
   const b = e.target.closest('button[data-do]');
   if (b && b.getAttribute('aria-disabled') !== 'true') trigger('move', {run: b.dataset.run, to: b.dataset.do});
 });
+element.dataset.listens = 'yes'; // what is pressed from here on is heard

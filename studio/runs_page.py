@@ -114,7 +114,8 @@ class RunsPage:
         self.stop.click(guarded(self.end), self.picked, live, **shared)
         self.take_out.wire(self._chosen, self.picked, self.where)
         self.elsewhere.wire([self.picked], self.where, [loaded, *chosen])
-        self.controls.queue.move(guarded(self.move), self.picked, live, **shared)
+        # "multiple": else a press that comes while the one before is still answered would be dropped
+        self.controls.queue.move(guarded(self.move), self.picked, live, trigger_mode="multiple", **shared)
         self.controls.resume.click(guarded(self.resume), self.picked, live, **shared)
         self.controls.stop_group.click(guarded(self.end_group), self.picked, live, **shared)
 

@@ -50,14 +50,12 @@ def until(page: Any, served: Served, names: list[str]) -> None:
         page.wait_for_timeout(50)
 
 
-@pytest.mark.slow(
-    reason="on a busy machine a press can meet the table just being drawn anew and is lost; this waits for it without end"
-)
 def test_a_run_is_moved_and_taken_out_with_the_keyboard(served: Served, page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(f"{served.url}/runs")
     up = page.get_by_role("button", name="Up: three")
     up.wait_for()
+    page.wait_for_function("document.querySelector('#run-queue[data-listens], #run-queue [data-listens]') !== null")
     up.focus()
     page.keyboard.press("Enter")
     until(page, served, ["one", "three", "two"])
