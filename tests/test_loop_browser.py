@@ -27,6 +27,7 @@ from labeling.assignment import Assignment
 from labeling.preferences import cast
 from studio import demo_project
 from studio.demo_project import MODEL, MODEL_ID
+from studio.next_step import overview
 
 pytestmark = [
     pytest.mark.browser,
@@ -75,10 +76,11 @@ def test_the_whole_loop(serve_app: Callable[..., Any], page: Any) -> None:
     voted = chat(app.url, page)
     page.goto(app.url)
     ready(page)
-    page.locator(".st-next h2", has_text=re.compile("Go round again|It got worse")).wait_for()  # by what the judge found
+    page.locator(".st-next h2", has_text=re.compile("Go round again|It got worse")).wait_for()
+    told = page.locator(".st-next h2").inner_text()
     photograph(app.url, page)
     app.stop()
-    check_what_is_stored(Settings(home=app.home), WANTED + voted)
+    check_what_is_stored(Settings(home=app.home), WANTED + voted, told)
 
 
 @pytest.mark.slow
@@ -206,10 +208,12 @@ def photograph(url: str, page: Any) -> None:
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide on {mode}"
 
 
-def check_what_is_stored(settings: Settings, labelled: int) -> None:
+def check_what_is_stored(settings: Settings, labelled: int, told: str) -> None:
     db = Database(settings)
     try:
         project = projects.visible(db)[0]
+        worse = overview(db, project).lost  # the labels are keys pressed in turn, so either may come of them
+        assert told == ("It got worse" if worse else "Go round again")
         mine = {run.kind: run for run in runs.of_project(db, project.project_id)}
         assert {kind: run.status for kind, run in mine.items()} == {
             "generate": "finished",
