@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RunError
-from data.hub import NAME
-from data.hub_push import LICENSE, explain
+from data.hub_push import check_target, explain
 from data.rundir import RunDir, run_child
 
 PUBLISHED = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model"})
@@ -41,12 +40,7 @@ def read_args(args: Mapping[str, Any]) -> Wanted:
         wanted = Wanted(**args)
     except TypeError as error:
         raise RunError("The run does not say where to push; start it again from the Runs page.") from error
-    if not isinstance(wanted.repository, str) or not NAME.fullmatch(wanted.repository) or ".." in wanted.repository:
-        raise RunError(f"{str(wanted.repository)[:100]!r} is no name of a model; write owner/name, such as your-name/my-adapter.")
-    if not isinstance(wanted.license, str) or not LICENSE.fullmatch(wanted.license):
-        raise RunError("Choose a licence from the list.")
-    if not isinstance(wanted.private, bool):
-        raise RunError("The run does not say whether the model is private; start it again from the Runs page.")
+    check_target(wanted.repository, wanted.license, wanted.private, "model", "my-adapter", "Runs")
     if not files_of(Path(str(wanted.folder))):
         raise RunError("There are no weights to push; the run that made them may have been removed.")
     return wanted

@@ -41,13 +41,18 @@ def read_args(args: Mapping[str, Any]) -> Wanted:
         wanted = Wanted(**args)
     except TypeError as error:
         raise RunError("The run does not say where to push; start it again from the Data page.") from error
-    if not isinstance(wanted.dataset, str) or not NAME.fullmatch(wanted.dataset) or ".." in wanted.dataset:
-        raise RunError(f"{str(wanted.dataset)[:100]!r} is no name of a data set; write owner/name, such as your-name/preferences.")
-    if not isinstance(wanted.license, str) or not LICENSE.fullmatch(wanted.license):
-        raise RunError("Choose a licence from the list.")
-    if not isinstance(wanted.private, bool):
-        raise RunError("The run does not say whether the data set is private; start it again from the Data page.")
+    check_target(wanted.dataset, wanted.license, wanted.private, "data set", "preferences", "Data")
     return wanted
+
+
+def check_target(name: object, license: object, private: object, what: str, such: str, page: str) -> None:
+    """RunError for what is no name of a repository on the hub, no licence or not plainly private or public."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+        raise RunError(f"{str(name)[:100]!r} is no name of a {what}; write owner/name, such as your-name/{such}.")
+    if not isinstance(license, str) or not LICENSE.fullmatch(license):
+        raise RunError("Choose a licence from the list.")
+    if not isinstance(private, bool):
+        raise RunError(f"The run does not say whether the {what} is private; start it again from the {page} page.")
 
 
 def main(run: RunDir) -> dict[str, Any]:

@@ -27,9 +27,11 @@ class BeforeAfter(NamedTuple):
 
 
 def writers(studio: Studio, viewer: Viewer) -> list[Model]:
-    """Models that answer prompts: trained ones first, newest first, then bases and endpoints."""
+    """Models that answer prompts: trained ones first, newest first, then merged copies of them, then bases and endpoints."""
     found = [m for m in studio.models(viewer) if m.kind not in ("judge", "reward")]
-    return [m for m in reversed(found) if is_trained(m)] + [m for m in found if not is_trained(m)]
+    merges = {row["run_id"] for row in studio.db.rows("select run_id from runs where kind = 'merge'", [])}
+    trained = sorted((m for m in reversed(found) if is_trained(m)), key=lambda m: m.run_id in merges)
+    return trained + [m for m in found if not is_trained(m)]
 
 
 def reward_models(studio: Studio, viewer: Viewer) -> list[Model]:

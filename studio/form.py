@@ -18,7 +18,8 @@ import gradio as gr
 from data.checkers import CHECKERS
 from data.errors import BadInput
 from training import reporting
-from training.config import METHODS, Knob, TrainConfig, config_class, from_json, knobs
+from training.config import METHODS, TrainConfig, config_class, from_json
+from training.knobs import Knob, knobs
 
 OPEN = ("reward", "epochs")  # everything else has a default that few need to change
 NAMES = {

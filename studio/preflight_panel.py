@@ -30,7 +30,7 @@ from training.verdicts import SIEVES, Report, Verdict, stops
 
 SIEVE_NAMES = {"contradictions": "Contradict each other", "repeats": "Repeat another"}
 _KEPT = 16  # previews of whose rows the verdicts are kept
-_OLD = timedelta(hours=1)  # after which a check of other settings is no longer worth mentioning
+_OLD = timedelta(hours=1)  # after which a check of other settings is not worth mentioning; one of another method never is
 _FIX = """
 element.addEventListener('click', e => {
   const b = e.target.closest('button[data-fix]');
@@ -186,7 +186,8 @@ class PreflightPanel:
             doing = f"Checking: {line}." if line and run.status == "running" else waits
             return Html(f'{bar(share_done(run))}<p class="st-sub" role="status">{esc(doing)}</p>')
         if not self._same(run, plan, project):
-            if datetime.now(UTC) - (run.ended_at or run.queued_at) > _OLD:
+            other = run.config.get("args", {}).get("method") != plan.method
+            if other or datetime.now(UTC) - (run.ended_at or run.queued_at) > _OLD:
                 return Html("")
             return note(f"The last check, {ago(run.ended_at)}, was of other settings or labels; check again.")
         cost = _outcome(run, plan)[1]

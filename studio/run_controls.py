@@ -35,7 +35,7 @@ class RunControls:
         self._studio = studio
 
     def build_buttons(self) -> None:
-        self.resume = gr.Button("Resume", visible=False, size="md", scale=0, min_width=200, elem_id="run-resume")
+        self.resume = gr.Button("Resume", variant="primary", visible=False, size="md", scale=0, min_width=200, elem_id="run-resume")
 
     def build_group(self, pick: str) -> None:
         """`pick` is the script that makes a link to a run choose it."""

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from data.errors import BadInput
 from data.records import Run
 from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
 from labeling.intervals import wilson
 from studio.render import Html, button, count, duration, facts, figures, note, notes, percent, percents, win_bar
 from studio.verdict_list import cost_facts, verdict_list
+from training.config import from_json, steps_of
 from training.methods import is_training, makes_adapter
 from training.verdicts import Report
 
@@ -77,7 +79,7 @@ def training(run: Run) -> Html:
     result, metrics = run.result, run.result.get("metrics") or {}
     rows: list[tuple[str, object, object]] = [
         ("Learned from", count(int(result.get("rows") or 0), "row"), _held_out(result)),
-        ("Steps", f"{result.get('steps', 0):,}", f"in {duration(result.get('seconds'))}"),
+        ("Steps", f"{result.get('steps', 0):,}{_of_all(run)}", f"in {duration(result.get('seconds'))}"),
     ]
     if metrics.get("loss") is not None:
         held_out = metrics.get("eval_loss")
@@ -96,6 +98,18 @@ def training(run: Run) -> Html:
             shown = percent if as_percent else _margin
             rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else LAST))
     return facts(rows)
+
+
+def _of_all(run: Run) -> str:
+    """Of how many steps, where a run was stopped before its last one."""
+    config = (run.config.get("args") or {}).get("train")
+    if run.status != "stopped" or not isinstance(config, Mapping):
+        return ""
+    try:
+        all_of_them = steps_of(from_json(run.kind, config), int(run.result.get("rows") or 0))
+    except BadInput:  # a setting that this release does not have any more
+        return ""
+    return f" of {all_of_them:,}" if all_of_them > int(run.result.get("steps") or 0) else ""
 
 
 def held_out_right(result: Mapping[str, Any]) -> str:

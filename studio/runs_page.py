@@ -71,11 +71,11 @@ class RunsPage:
             self.detail = block(elem_id="run-detail")
             self.watch.build_verdict()
             with gr.Row(elem_classes="st-maybe st-center"):
+                self.controls.build_buttons()  # going on comes before what can be done with the part that is there
                 self.compare = gr.Button(
                     "Compare before and after", variant="primary", visible=False, scale=0, min_width=270, elem_id="run-compare"
                 )
                 self.stop = gr.Button("Stop", visible=False, size="md", scale=0, min_width=240, elem_id="run-stop")
-                self.controls.build_buttons()
                 self.after = block(elem_id="run-after", scale=1)
             self.controls.build_group(PICK)
         self.watch.build()
@@ -224,7 +224,10 @@ class RunsPage:
         return [
             _list(mine, run),
             self._detail(run),
-            gr.update(visible=makes_adapter(run.kind) and bool(run.result.get("model_id"))),
+            gr.update(
+                visible=makes_adapter(run.kind) and bool(run.result.get("model_id")),
+                variant="primary" if run.status == "finished" else "secondary",
+            ),
             self._stop_button(run),
             after(run),
             gr.update(visible=True),

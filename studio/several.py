@@ -22,7 +22,8 @@ from studio.context import Studio, Viewer
 from studio.form import label_of
 from studio.render import duration
 from studio.run_groups import name_said, value_said
-from training.config import Knob, TrainConfig, config_class, from_json, knobs, steps_of
+from training.config import TrainConfig, config_class, from_json, steps_of
+from training.knobs import Knob, knobs
 
 MAX_RUNS, MAX_SETTINGS = 24, 3
 FIRST = ("beta", "learning_rate", "loss", "epochs", "lora_rank", "seed")  # what is tried most

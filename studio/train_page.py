@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
 from data import prompts
-from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.models import is_trained
 from data.records import Model, Project, Run
 from data.votes import Filters, Rules
-from labeling import snapshots
 from studio import several
 from studio.choices import outside_world, rewards
 from studio.context import Studio, Viewer
@@ -27,29 +25,22 @@ from studio.elsewhere_panel import ElsewherePanel, Outline
 from studio.form import Form
 from studio.frame import PRIVATE, Top, block, choice, goes_to, guarded, heading, query
 from studio.label_choice import LabelChoice
+from studio.learns import learns_from
 from studio.local_models import parameters_of
 from studio.preflight_panel import PreflightPanel
-from studio.render import Html, count, empty, facts, figures, note, notes, run_link
+from studio.render import Html, count, figures, note, run_link
 from studio.several_panel import SeveralPanel
 from studio.train_plan import TrainPlan, train
-from training.config import Method, SamplingConfig, from_json, method_named, recipe
+from training.config import Method, SamplingConfig, from_json, method_named
+from training.defaults import recipe
 from training.methods import METHOD_FACTS, short_name
 from training.recipe_files import RecipeFile, recipes_for
 from training.verdicts import SIEVES, Sieve
 
-METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items() if facts.title]
+METHODS = [(facts.title, method) for method, facts in METHOD_FACTS.items()]
 DEFAULT = ("Studio default", "")
-FEW, ENOUGH = 10, 100  # rows: below the first a change is unlikely, from the second on likely to show
 NO_SEVERAL = "Give a setting two values or more, such as 0.1, 0.5; every combination is a run of its own."
 LOOK_AT = 500  # labelled prompts, to see whether they are of the demo model's world
-
-
-class Learns(NamedTuple):
-    """What a run would learn from: rows, the whole told in words, whether they are enough to start."""
-
-    train: int
-    html: Html
-    ready: bool
 
 
 class TrainPage:
@@ -70,6 +61,7 @@ class TrainPage:
         with gr.Row(equal_height=False):
             with gr.Column(elem_classes="st-panel", min_width=320, scale=5):
                 self.method = gr.Radio(METHODS, value="dpo", label="What it should learn", elem_id="train-method")
+                self.fits = block(elem_id="train-method-fits")
                 self.start_from = choice(label="Start from", elem_id="train-from")
                 self.recipe = gr.Dropdown([DEFAULT], value="", label="Recipe", filterable=False, elem_id="train-recipe")
                 self.form = Form()
@@ -82,7 +74,7 @@ class TrainPage:
                     self.preflight.build_button()
                 self.preflight.build()
         with (
-            gr.Accordion("Which labels", open=False, elem_classes="st-settings", elem_id="train-which"),
+            gr.Accordion("Which labels", open=False, elem_classes="st-settings", elem_id="train-which") as self.which_box,
             gr.Row(elem_classes="st-knobs"),
         ):
             self.which.build()
@@ -93,7 +85,7 @@ class TrainPage:
         self.where = gr.Textbox("", visible=False)
         self.proposal = gr.Textbox("", visible=False)  # what the recipe put into the form
         knobs, which = self.form.components, [*self.which.components, leave_out]
-        chosen = [self.recipe, self.name, self.learns, self.go, self.proposal, *knobs]
+        chosen = [self.fits, self.which_box, self.recipe, self.name, self.learns, self.go, self.proposal, *knobs]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         loaded = demo.load(guarded(self.load), outputs=[self.top.html, self.method, self.start_from, *which, *chosen], **quiet)
         changed = [each.submit if isinstance(each, gr.Textbox) else each.input for each in which]
@@ -193,7 +185,7 @@ class TrainPage:
             return [note(str(error), "bad"), "Start the runs"]
         if len(made) < 2:
             return [Html(f'<p class="st-sub">{NO_SEVERAL}</p>'), "Start the runs"]
-        learns = self._learns(project, method, plan.filters, plan.rules, plan.leave_out)
+        learns = learns_from(self._studio.db, project, method, plan.filters, plan.rules, plan.leave_out)
         base = str(plan.parent.spec.get("base", ""))
         told = several.preview(self._studio, project.project_id, base, method, config, made, learns.train)
         return [Html(f'<p class="st-sub">{figures(told)}</p>'), f"Start {len(made)} runs"]
@@ -274,20 +266,22 @@ class TrainPage:
         leave_out: tuple[Sieve, ...] = (),
         name: str = "",
     ) -> list[Any]:
-        """Recipe, name, what it learns from, the button, and the knobs, for this method, parent and recipe by name."""
+        """All that follows from the method, the parent and the recipe by name: what it is for, rows, button, knobs."""
         project = self._studio.project(viewer)
         graders = rewards(self._studio, viewer, project) if METHOD_FACTS[method].samples else []
-        learns = self._learns(project, method, filters, rules, leave_out, graders)
+        learns = learns_from(self._studio.db, project, method, filters, rules, leave_out, graders)
         edits = {name: value for name, value in edits.items() if name != "reward" or value in dict(graders).values()}
         size = parameters_of(str(parent.spec.get("base", ""))) if parent else 0
         made = next((each for each in recipes_for(method) if each.name == name), None)
         config = made.config if made else recipe(method, size, learns.train, str(edits.get("tuning", "")))
-        if isinstance(config, SamplingConfig) and graders and config.reward not in dict(graders).values():
-            config = replace(config, reward=graders[0][1])
+        if isinstance(config, SamplingConfig) and graders and (method == "rloo" or config.reward not in dict(graders).values()):
+            config = replace(config, reward=graders[0][1])  # what people prefer before rules, where there is a model of it
         text = f"Train on {count(learns.train, *METHOD_FACTS[method].row)}" if learns.train else "Train"
         missing = "" if parent else note("There is no model to train.", "bad", "models", "Add one on the Models page")
         choices = [DEFAULT, *((each.title, each.name) for each in recipes_for(method))]
         return [
+            Html(f'<p class="st-sub">{METHOD_FACTS[method].fits}</p>'),
+            gr.Accordion(visible=not METHOD_FACTS[method].samples),
             gr.Dropdown(choices, value=made.name if made else "", visible=len(choices) > 1, info=_where_from(made)),
             gr.Textbox(_name(method, learns.train), visible=learns.ready),
             Html(f"{learns.html}{missing}{self._foreign(viewer, project, parent)}"),
@@ -301,45 +295,6 @@ class TrainPage:
         labelled = prompts.labelled(self._studio.db, project.project_id, LOOK_AT)
         return outside_world([parent], labelled, "it will hardly learn anything from their labels", viewer.is_visitor)
 
-    def _learns(
-        self,
-        project: Project,
-        method: Method,
-        filters: Filters,
-        rules: Rules,
-        leave_out: tuple[Sieve, ...],
-        graders: Sequence[tuple[str, str]] = (),
-    ) -> Learns:
-        layout, db = METHOD_FACTS[method].layout, self._studio.db
-        manifest = snapshots.preview(db, project.project_id, layout, filters=filters, rules=rules, leave_out=leave_out).manifest
-        train, held_out = manifest["rows"]["train"], manifest["rows"]["held_out"]
-        if METHOD_FACTS[method].samples:
-            return _from_rewards(train, held_out, graders)
-        labels = sum(manifest["labels"][source] for source in ("people", "simulated", "imported"))
-        if not labels and not manifest["labels"]["left_out"]:
-            return Learns(0, empty("Nothing is labelled yet.", "label", "Label the first answers"), False)
-        one, many = METHOD_FACTS[method].row
-        rows: list[tuple[str, object, object]] = [
-            ("Learns from", count(train, one, many), f"from {count(labels, 'label')}"),
-            ("Kept for testing", f"{held_out:,}", "on prompts it never sees in training"),
-        ]
-        if method == "kto":
-            rows.append(("Good / bad", f"{manifest['good']:,} / {manifest['bad']:,}", "both are needed"))
-        warnings = []
-        if left_out := manifest["labels"]["left_out"]:
-            warnings.append(f"{count(left_out, 'label')} left out by your choice below.")
-        if fell := snapshots.in_words(manifest):
-            warnings.append(f"Left out: {', '.join(fell)}.")
-        if simulated := manifest["labels"]["simulated"]:
-            warnings.append(
-                f"{count(simulated, 'label')} of these {'was' if simulated == 1 else 'were'} simulated, not given by a person."
-            )
-        if snapshots.MIN_TRAIN_ROWS <= train < FEW:
-            warnings.append(f"{count(train, one, many)} is very little: label some more before you expect a change.")
-        ready = train >= snapshots.MIN_TRAIN_ROWS
-        few = "" if ready else note("These are too few for training.", "bad", "label", "Label about 20 answers first")
-        return Learns(train, Html(f"{facts(rows)}{few}{notes(warnings)}{_hope(train, many)}"), ready)
-
 
 def _where_from(made: RecipeFile | None) -> str:
     """What a recipe was made for, under its name."""
@@ -348,33 +303,6 @@ def _where_from(made: RecipeFile | None) -> str:
     alone = made.rows_a_step // made.config.batch_size
     devices = f" On one device {alone} batches a step make as many." if made.launch else ""
     return f"{made.source}. Made for {made.base} and {made.data}. {made.note}{devices}"
-
-
-def _from_rewards(train: int, held_out: int, graders: Sequence[tuple[str, str]]) -> Learns:
-    """What a method learns from that is graded on its own answers: prompts, and something that grades."""
-    if not train:
-        return Learns(0, empty("There are no prompts to answer yet.", "data?tab=import", "Import prompts"), False)
-    rows: list[tuple[str, object, object]] = [
-        ("Learns from", count(train, "prompt"), "it answers them itself, again and again, and is told how good each answer is"),
-        ("Kept for testing", f"{held_out:,}", "prompts it never trains on"),
-    ]
-    said = ""
-    if not graders:
-        said = note(
-            "Nothing can grade answers to these prompts yet: train a reward model (Score answers) on your labels first.", "bad"
-        )
-    elif all(word in CHECKERS for _, word in graders):
-        said = note("To be graded by what people prefer, train a reward model (Score answers) on your labels first.")
-    enough = train >= snapshots.MIN_TRAIN_ROWS
-    few = "" if enough else note("These are too few for training.", "bad", "data?tab=import", "Import more")
-    return Learns(train, Html(f"{facts(rows)}{few}{said}"), bool(graders) and enough)
-
-
-def _hope(train: int, many: str) -> Html:
-    """What so many rows can do, said before the run rather than after it."""
-    if not FEW <= train < ENOUGH:
-        return Html("")
-    return note(f"A first try: with {train} {many} expect a small change. {ENOUGH} or more make it one that a comparison can show.")
 
 
 def _name(method: Method, train: int) -> str:

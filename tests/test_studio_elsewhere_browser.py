@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import free_port
+from page_browser import hand_over, open_part
 from run_studio import CHILD, ended, freeze, labelled_project, train, wait
 from test_studio_elsewhere import packed, trained
 
@@ -50,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def opened(page: Any, site: Site) -> Any:
     page.goto(f"{site.url}/runs?run={site.run.run_id}")
-    page.locator("#run-elsewhere button.label-wrap").click()
+    open_part(page, page.locator("#run-elsewhere button.label-wrap"))
     page.locator("#run-command").wait_for()
     return page
 
@@ -94,9 +95,8 @@ def test_a_run_is_carried_away_and_brought_back(page: Any, site: Site, tmp_path:
         archive.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
     before = {run.run_id for run in runs.of_project(site.studio.db, site.project.project_id)}
-    page.locator("#bring-back button.label-wrap").click()
-    page.locator("#back-file input[type=file]").set_input_files(packed(trained(folder)))
-    page.locator("#back-file").get_by_text("back", exact=False).first.wait_for()
+    open_part(page, page.locator("#bring-back button.label-wrap"))
+    hand_over(page, "#back-file", packed(trained(folder)))
     page.locator("#back-go").click()
     page.wait_for_function("id => !location.href.includes(id)", arg=site.run.run_id)
     (new,) = [run for run in runs.of_project(site.studio.db, site.project.project_id) if run.run_id not in before]
@@ -115,7 +115,7 @@ def test_a_run_starts_on_several_devices_of_this_machine(page: Any, site: Site, 
 
 def test_the_train_page_packs_what_its_form_says(page: Any, site: Site) -> None:
     page.goto(f"{site.url}/train")
-    page.locator("#train-elsewhere button.label-wrap").click()
+    open_part(page, page.locator("#train-elsewhere button.label-wrap"))
     page.locator("#train-command", has_text="--module training.dpo runs/dpo-on-").wait_for()
     page.locator("#train-carry").click()
     with page.expect_download() as download:

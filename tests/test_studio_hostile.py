@@ -21,6 +21,7 @@ from conftest import SCREENSHOTS, free_port
 from fakes import FakeEngine
 from hostile import CORPUS
 from openai_server import OpenAIServer, openai_server
+from page_browser import open_part, settled
 
 from data import completions, judgments, models, people, projects, prompts, runs
 from data.engine import Message, ModelSpec
@@ -205,12 +206,6 @@ def watch(app: App, page: Any) -> Watch:
     return Watch(page, app.url)
 
 
-def section(page: Any, button: Any) -> None:
-    """Open a closed part of a page; its controls are there a moment later."""
-    button.click()
-    page.wait_for_timeout(500)
-
-
 # --- every page ---
 
 
@@ -220,7 +215,7 @@ def test_a_page_of_hostile_texts_stays_a_page(app: App, watch: Watch, path: str)
     for closed in watch.page.locator("button.label-wrap:not(.open)").all():
         if closed.is_visible():
             closed.click()
-    watch.page.wait_for_timeout(400)
+    settled(watch.page)
     watch.check()
     watch.page.screenshot(path=SCREENSHOTS / f"hostile-{re.sub('[^a-z]+', '-', path or 'home')}.png")
 
@@ -321,7 +316,7 @@ def test_hostile_runs_are_looked_at(app: App, watch: Watch) -> None:
         page.locator(f"#run-list a[data-run={run_id}]").click()
         page.locator("#run-detail h2", has_text=run_id).wait_for()
         watch.check()
-    section(page, page.locator("#run-log-box button").first)
+    open_part(page, page.locator("#run-log-box button").first)
     page.locator(".st-log", has_text="__pwned").wait_for()
     watch.check()
 

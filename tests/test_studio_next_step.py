@@ -20,8 +20,9 @@ from data.records import Run, RunKind, now
 from data.settings import Settings
 from studio.form import Form
 from studio.next_step import ENOUGH_LABELS, Overview, next_of, overview, steps_of
-from training.config import METHODS, DpoConfig, SftConfig, TrainConfig, config_class, recipe
+from training.config import METHODS, DpoConfig, SftConfig, TrainConfig, config_class
 from training.config import steps_of as training_steps
+from training.defaults import recipe
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -17,6 +17,7 @@ from conftest import free_port
 from fakes import FakeEngine
 from labelling import completion, prompt, seed_project
 from openai_server import openai_server
+from page_browser import hand_over, open_part, settled
 
 from data import completions, importers, models, people, projects, prompts
 from data.database import Database
@@ -75,12 +76,6 @@ def says(page: Any, text: str) -> None:
     page.get_by_text(text).first.wait_for()
 
 
-def opened(page: Any, section: Any) -> None:
-    """Open a closed part of the page; Gradio mounts its controls only then, and one typed into too early forgets it."""
-    section.click()
-    page.wait_for_timeout(500)
-
-
 # --- every page ---
 
 
@@ -93,7 +88,7 @@ def test_a_page_opens_without_a_fault_and_asks_no_other_host(app: App, page: Any
     page.on("response", lambda answer: faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     page.on("request", lambda asked: hosts.add(asked.url.split("/")[2]) if asked.url.startswith("http") else None)
     visit(page, app, path)
-    page.wait_for_timeout(500)
+    settled(page)
     assert faults == []
     assert hosts == {app.url.removeprefix("http://")}
     assert page.locator(".st-nav [aria-current=page]").inner_text().lower() == (path or "home")
@@ -142,7 +137,7 @@ def test_home_leads_through_the_loop(app: App, page: Any, own: Project) -> None:
 
 def test_a_project_is_made_switched_renamed_and_archived(app: App, page: Any) -> None:
     visit(page, app, "")
-    opened(page, page.get_by_role("button", name="Projects"))
+    open_part(page, page.get_by_role("button", name="Projects"))
     page.locator("#home-name textarea, #home-name input").fill("Kind answers <b>&</b>")
     page.get_by_label("One answer at a time: good or bad?").check()
     page.locator("#home-make").click()
@@ -269,9 +264,8 @@ def test_a_backup_is_made_fetched_and_put_back(app: App, page: Any, tmp_path: Pa
     download.value.save_as(saved)
     assert "studio.duckdb" in zipfile.ZipFile(saved).namelist()
     prompts.add(app.db, [prompt(project, "written after the backup")])
-    opened(page, page.get_by_role("button", name="Put a backup in place of this workspace"))
-    page.locator("#restore-file input[type=file]").set_input_files(str(saved))
-    page.locator("#restore-file", has_text="backup.zip").wait_for()
+    open_part(page, page.get_by_role("button", name="Put a backup in place of this workspace"))
+    hand_over(page, "#restore-file", saved)
     page.locator("#restore-go").click()
     page.locator(".toast-body", has_text="Tick").wait_for()  # not without saying so
     page.get_by_label("Replace what is here").check()
@@ -289,7 +283,7 @@ def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> No
     sent: list[str] = []
     page.on("response", lambda answer: sent.append(answer.url))
     visit(page, app, "models")
-    opened(page, page.get_by_role("tab", name="Endpoint"))
+    open_part(page, page.get_by_role("tab", name="Endpoint"))
     page.locator("#end-name input, #end-name textarea").fill("My server")
     page.locator("#end-url input, #end-url textarea").fill("http://127.0.0.1:9/v1")
     page.locator("#end-model input, #end-model textarea").fill("some-model")
@@ -307,7 +301,7 @@ def test_an_endpoints_key_is_held_and_never_sent_back(app: App, page: Any) -> No
     assert SECRET not in page.request.get(f"{app.url}/config").text()
     files = [f for f in app.studio.settings.home.rglob("*") if f.is_file()]
     assert [f for f in files if SECRET.encode() in f.read_bytes()] == []
-    opened(page, page.get_by_role("button", name="Rename or remove"))
+    open_part(page, page.get_by_role("button", name="Rename or remove"))
     page.get_by_role("button", name="Remove from the list").click()
     page.locator("#models-list", has_text="My server").wait_for(state="detached")
     assert app.studio.keys.of(profile) == ""
@@ -338,7 +332,7 @@ def test_an_endpoint_answers_imported_prompts(app: App, page: Any, own: Project)
 def test_a_server_that_answers_is_saved_with_what_it_said(app: App, page: Any) -> None:
     with openai_server(FakeEngine(["Hello to you"])) as server:
         visit(page, app, "models")
-        opened(page, page.get_by_role("tab", name="Endpoint"))
+        open_part(page, page.get_by_role("tab", name="Endpoint"))
         page.locator("#end-name input, #end-name textarea").fill("Kind server")
         page.locator("#end-url input, #end-url textarea").fill(server.url())
         page.locator("#end-model input, #end-model textarea").fill("some-model")
@@ -391,7 +385,7 @@ def test_the_form_follows_the_method(app: App, page: Any, own: Project) -> None:
     visit(page, app, "train")
     assert page.locator("#knob-epochs").is_visible()  # what everybody may want to change
     assert not page.locator("#knob-learning_rate").is_visible()
-    opened(page, page.locator("#knobs > button"))
+    open_part(page, page.locator("#knobs > button"))
     page.locator("#knob-beta").wait_for()  # the accordion opens over some frames
     page.get_by_label("Imitate good answers (SFT)").check()
     page.locator("#knob-beta").wait_for(state="hidden")
@@ -404,7 +398,7 @@ def test_the_form_follows_the_method(app: App, page: Any, own: Project) -> None:
 def test_all_weights_and_methods_without_a_reference_can_be_chosen(app: App, page: Any, own: Project) -> None:
     """What is tuned decides the step size that is proposed, and an adapter's knobs go where there is none."""
     visit(page, app, "train")
-    opened(page, page.locator("#knobs > button"))
+    open_part(page, page.locator("#knobs > button"))
     page.locator("#knob-lora_rank").wait_for()
     page.locator("#knob-tuning input").click()
     page.get_by_role("option", name="full: all weights").click()
@@ -420,7 +414,7 @@ def test_all_weights_and_methods_without_a_reference_can_be_chosen(app: App, pag
 
 def test_a_recipe_fills_the_form_and_says_where_it_comes_from(app: App, page: Any, own: Project) -> None:
     visit(page, app, "train")
-    opened(page, page.locator("#knobs > button"))
+    open_part(page, page.locator("#knobs > button"))
     rate = page.locator("#knob-learning_rate input")
     rate.fill("0.5")
     page.locator("#train-recipe input").click()
@@ -437,7 +431,7 @@ def test_runs_and_results_say_when_there_is_nothing(app: App, page: Any, own: Pr
     visit(page, app, "runs")
     says(page, "Nothing has run yet.")
     visit(page, app, "compare")
-    opened(page, page.get_by_role("tab", name="Results"))
+    open_part(page, page.get_by_role("tab", name="Results"))
     says(page, "Nothing has been compared yet")
 
 

@@ -26,7 +26,7 @@ from studio.context import Studio, open_studio
 from studio.preflight_panel import PreflightPanel
 from studio.train_page import TrainPage
 from studio.verdict_list import about, cost_facts, verdict_list
-from training.config import recipe
+from training.defaults import recipe
 from training.verdicts import Cost, Example, Fix, Report, Verdict
 
 COST = Cost(24, 10.0, 4.0, 160.0, 6.0, peak=1_200_000_000, free=20_000_000_000, estimated=800_000_000)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import SCREENSHOTS, free_port
 from labelling import MODEL_NAME, seed_project
+from page_browser import open_part, settled
 from quality_seed import seed_labelled
 
 from data import adjudications, gold, people, projects
@@ -244,7 +245,7 @@ def test_an_export_leaves_out_flagged_labels_and_weighs_the_rest(app: App, page:
     project = own(app)
     page.goto(f"{app.url}/data?tab=export")
     page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
-    opened_section(page, "#export-which")
+    open_part(page, page.locator("#export-which > button"))
     page.locator("#export-aggregation").get_by_text("weighted by how many agree").click()
     choose(page, "#export-flags", "Too fast")
     page.keyboard.press("Escape")
@@ -270,7 +271,7 @@ def test_training_counts_what_was_chosen(app: App, page: Any) -> None:
     page.goto(f"{app.url}/train")
     whole = snapshots.preview(app.db, project.project_id, "preference").manifest["rows"]["train"]
     page.get_by_role("button", name=f"Train on {whole} ").wait_for()
-    opened_section(page, "#train-which")
+    open_part(page, page.locator("#train-which > button"))
     page.locator("#train-aggregation").get_by_text("One row for each person").click()
     every = snapshots.preview(app.db, project.project_id, "preference", rules=Rules("every")).manifest["rows"]["train"]
     assert every > whole
@@ -282,7 +283,7 @@ def test_offline_a_push_is_skipped_with_a_sentence(app: App, page: Any, monkeypa
     own(app)
     page.goto(f"{app.url}/data?tab=export")
     page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
-    opened_section(page, "#export-hub")
+    open_part(page, page.locator("#export-hub > button"))
     page.locator("#hub-name input, #hub-name textarea").fill("no owner")
     page.locator("#hub-go").click()
     page.get_by_text("is no name of a data set").wait_for()
@@ -290,12 +291,6 @@ def test_offline_a_push_is_skipped_with_a_sentence(app: App, page: Any, monkeypa
     page.locator("#hub-go").click()
     page.get_by_text("This studio is offline").wait_for()
     assert app.db.value("select count(*) from runs where kind = 'hub_push'") == 0
-
-
-def opened_section(page: Any, section: str) -> None:
-    """Gradio mounts the controls of a closed part only when it is opened."""
-    page.locator(f"{section} > button").click()
-    page.wait_for_timeout(500)
 
 
 def own(app: App) -> Project:
@@ -366,6 +361,6 @@ def test_the_project_page_looks_right(app: App, page: Any) -> None:
     for theme, width in (("light", 1280), ("dark", 1280), ("light", 390)):
         page.set_viewport_size({"width": width, "height": 800})
         visit_project(page, app, theme)
-        page.wait_for_timeout(400)
+        settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(path=SCREENSHOTS / f"project-{theme}-{width}.png", full_page=True)

@@ -24,7 +24,8 @@ from studio.models_page import ModelsPage
 from studio.rewards import own_tokens
 from studio.run_report import held_out_right, training
 from studio.visitors import MAX_OWN_TOKENS, RunSize
-from training.config import RlooConfig, recipe, run_args, sampled_tokens, steps_of
+from training.config import RlooConfig, run_args, sampled_tokens, steps_of
+from training.defaults import recipe
 
 LOCAL = ModelSpec("local", base="nowhere")
 

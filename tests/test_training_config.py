@@ -13,19 +13,9 @@ from hypothesis import strategies as st
 
 from data.engine import ModelSpec
 from data.errors import BadInput
-from training.config import (
-    METHODS,
-    DpoConfig,
-    KtoConfig,
-    SftConfig,
-    TrainConfig,
-    config_class,
-    from_json,
-    knobs,
-    read_args,
-    recipe,
-    run_args,
-)
+from training.config import METHODS, DpoConfig, KtoConfig, SftConfig, TrainConfig, config_class, from_json, read_args, run_args
+from training.defaults import recipe
+from training.knobs import knobs
 
 SPEC = ModelSpec("local", base="some/model")
 

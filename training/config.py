@@ -3,9 +3,8 @@ dataclasses.
 
 Free of torch, so that the web process can draw the form from `fields()` (each field's metadata holds help, group,
 choices, min, max and step). An instance is valid or does not exist: a bad value raises BadInput in words when it is
-made. The defaults are the recipes measured on the demo model (`training/README.md` holds the table); `recipe()`
-scales them to a bigger base, where a learning rate of 1e-3 would wreck the model. The methods are flat classes:
-what they share comes first, then their own.
+made. The defaults are the recipes measured on the demo model (`training/README.md` holds the table; those of bigger
+bases are in `defaults.py`). The methods are flat classes: what they share comes first, then their own.
 """
 
 from __future__ import annotations
@@ -13,55 +12,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 from data.checkers import CHECKERS
 from data.engine import ModelSpec
 from data.errors import BadInput
+from training.knobs import check, knob, knobs
 
 Method = Literal["sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo"]
-Group = Literal["basic", "advanced"]
 METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo", "simpo", "reward", "rloo", "grpo")
 
 
-class Knob(NamedTuple):
-    """One field as a form shows it; `kind` is int, float, bool or str."""
-
-    name: str
-    kind: Literal["int", "float", "bool", "str"]
-    default: Any
-    help: str
-    group: Group
-    choices: tuple[str, ...] = ()
-    meanings: tuple[str, ...] = ()  # of the choices, one each
-    min: float | None = None
-    max: float | None = None
-    step: float | None = None
-
-
-def _knob(
-    default: Any,
-    help: str,
-    group: Group = "advanced",
-    *,
-    choices: tuple[str, ...] = (),
-    meanings: tuple[str, ...] = (),
-    min: float | None = None,
-    max: float | None = None,
-    step: float | None = None,
-) -> Any:
-    meta = {"help": help, "group": group, "choices": choices, "meanings": meanings, "min": min, "max": max, "step": step}
-    return field(default=default, metadata=meta)
-
-
 MOST_HELD_OUT: Final = 128  # prompts that a method answers which learns from its own answers: each costs one at every evaluation
-_DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
-_DEMO_STEPS, _DEMO_EPOCHS = 75, 10.0  # of few labels: as many steps as 200 take, in at most so many rounds
-_ANSWERING_STEPS = 25  # where each step writes its answers first
-_FULL_RATE, _DEMO_FULL_RATE = 0.1, 0.3  # of an adapter's learning rate, for a hub model and for the demo model
-_RATE_HELP = "Step size. The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
-_TUNING_HELP = "What is trained. All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
+_RATE_HELP = "The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
+_TUNING_HELP = "All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
 DPO_LOSSES: Final[dict[str, str]] = {
     "sigmoid": "the usual one",
     "ipo": "does not run away on pairs that are easy to tell apart",
@@ -88,14 +53,12 @@ REPORTERS: Final[dict[str, str]] = {
     "wandb": "Weights & Biases, with the account of this machine",
 }
 _ADAPTERS = ("qlora", "lora")  # of the methods that need the model before the run beside the one they train
-_ADAPTER_HELP = "What is trained; this method trains adapters only."
+_ADAPTER_HELP = "This method trains adapters only."
 _EARLY_HELP = (
     "End after so many evaluations without a lower held-out loss, and keep the adapter of the lowest; 0 = train to the end."
 )
 _SAVE_HELP = "Steps between two checkpoints to go on from; 0 = every few minutes. A stop always leaves one."
-_BACKEND_HELP = (
-    "What computes the steps: studio is the fast way on one device, trl the library's own trainer (always taken on several)."
-)
+_BACKEND_HELP = "studio is the fast way on one device, trl the library's own trainer (always taken on several)."
 _SFT_WEIGHT_HELP = "Weight of an SFT loss on the chosen completions beside it; keeps them from becoming unlikely."
 _BETA_HELP = "The demo model wants about 1: below 0.3 it forgets what it knows. A hub model wants 0.05 to 0.3."
 
@@ -104,44 +67,42 @@ _BETA_HELP = "The demo model wants about 1: below 0.3 it forgets what it knows. 
 class TrainConfig:
     """What all methods have in common."""
 
-    learning_rate: float = _knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
-    epochs: float = _knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
-    batch_size: int = _knob(8, "Rows a step on one device; halve it when memory runs out.", "basic", min=1, max=1024, step=1)
-    tuning: str = _knob("qlora", _TUNING_HELP, "basic", choices=tuple(TUNINGS), meanings=tuple(TUNINGS.values()))
-    lora_rank: int = _knob(16, "Width of the adapter: more can learn more and weighs more.", "basic", min=1, max=512, step=1)
-    accumulation: int = _knob(
-        1, "Batches summed before the weights move; rows a step = batch size × this.", min=1, max=1024, step=1
-    )
-    lora_alpha: int = _knob(32, "Scale of the adapter; twice the rank is usual.", min=1, max=2048, step=1)
-    max_length: int = _knob(1024, "Longest prompt and completion together, in tokens.", min=8, max=131072, step=1)
-    schedule: str = _knob(
+    learning_rate: float = knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
+    epochs: float = knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
+    batch_size: int = knob(8, "Rows a step on one device; halve it when memory runs out.", "basic", min=1, max=1024, step=1)
+    tuning: str = knob("qlora", _TUNING_HELP, "basic", choices=tuple(TUNINGS), meanings=tuple(TUNINGS.values()))
+    lora_rank: int = knob(16, "More can learn more and weighs more.", "basic", min=1, max=512, step=1)
+    accumulation: int = knob(1, "Batches summed before the weights move; rows a step = batch size × this.", min=1, max=1024, step=1)
+    lora_alpha: int = knob(32, "Twice the rank is usual.", min=1, max=2048, step=1)
+    max_length: int = knob(1024, "Prompt and completion together.", min=8, max=131072, step=1)
+    schedule: str = knob(
         "cosine", "How the learning rate falls after the warm-up.", choices=("cosine", "linear", "constant_with_warmup")
     )
-    warmup_share: float = _knob(0.1, "Share of the steps in which the learning rate rises.", min=0.0, max=0.9, step=0.05)
-    weight_decay: float = _knob(0.0, "Pull of the trained weights towards zero.", min=0.0, max=1.0, step=0.01)
-    max_grad_norm: float = _knob(1.0, "Longer gradients are cut to this length.", min=0.001, max=1000, step=0.1)
-    max_steps: int = _knob(0, "Stop after this many steps; 0 = by epochs.", min=0, max=10_000_000, step=1)
-    log_every: int = _knob(1, "Steps between two points of the charts.", min=1, max=10_000, step=1)
-    sample_prompts: int = _knob(
+    warmup_share: float = knob(0.1, "Share of the steps in which the learning rate rises.", min=0.0, max=0.9, step=0.05)
+    weight_decay: float = knob(0.0, "Pull of the trained weights towards zero.", min=0.0, max=1.0, step=0.01)
+    max_grad_norm: float = knob(1.0, "Longer gradients are cut to this length.", min=0.001, max=1000, step=0.1)
+    max_steps: int = knob(0, "Stop after this many steps; 0 = by epochs.", min=0, max=10_000_000, step=1)
+    log_every: int = knob(1, "1 draws every step.", min=1, max=10_000, step=1)
+    sample_prompts: int = knob(
         4, "Prompts that the model in training answers at the start, each quarter and the end, for you to read; 0 = none.",
         min=0, max=32, step=1,
     )  # fmt: skip
-    report_to: str = _knob(
+    report_to: str = knob(
         "none", "Where the figures go beside this page: into files or a dashboard of your own.",
         choices=tuple(REPORTERS), meanings=tuple(REPORTERS.values()),
     )  # fmt: skip
-    eval_every: int = _knob(
+    eval_every: int = knob(
         0, "Steps between two evaluations on the held-out rows; 0 = after each epoch.", min=0, max=1_000_000, step=1
     )
-    early_stop: int = _knob(0, _EARLY_HELP, min=0, max=1000, step=1)
-    save_every: int = _knob(0, _SAVE_HELP, min=0, max=1_000_000, step=1)
-    checkpointing: bool = _knob(False, "Recompute activations instead of keeping them: less memory, about a third slower.")
-    precision: str = _knob("auto", "Arithmetic: auto takes bf16 where the device has it.", choices=("auto", "bf16", "fp32"))
-    seed: int = _knob(42, "Same seed, data, versions and device: same result.", min=0, max=2**31 - 1, step=1)
+    early_stop: int = knob(0, _EARLY_HELP, min=0, max=1000, step=1)
+    save_every: int = knob(0, _SAVE_HELP, min=0, max=1_000_000, step=1)
+    checkpointing: bool = knob(False, "Recompute activations instead of keeping them: less memory, about a third slower.")
+    precision: str = knob("auto", "Arithmetic: auto takes bf16 where the device has it.", choices=("auto", "bf16", "fp32"))
+    seed: int = knob(42, "Same seed, data, versions and device: same result.", min=0, max=2**31 - 1, step=1)
 
     def __post_init__(self) -> None:
-        for knob in knobs(type(self)):
-            _check(knob, getattr(self, knob.name))
+        for each in knobs(type(self)):
+            check(each, getattr(self, each.name))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,25 +112,25 @@ class TrainConfig:
 class SftConfig(TrainConfig):
     """Learn to say the completions; the loss is on the completion's tokens only."""
 
-    packing: bool = _knob(
+    packing: bool = knob(
         False, "Put several rows into one sequence, each seeing itself alone (by TRL; the studio's own step sorts rows by length)."
     )
-    backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
+    backend: str = knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
 
 
 @dataclass(frozen=True)
 class DpoConfig(TrainConfig):
     """Learn from pairs: the chosen completion becomes likelier than the rejected one, relative to the model before the run."""
 
-    beta: float = _knob(
-        1.0, "Pull towards the model before the run: higher keeps it closer. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
+    beta: float = knob(
+        1.0, "Higher keeps it closer to the model before the run. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
     )
-    loss: str = _knob("sigmoid", "Form of the preference loss.", choices=tuple(DPO_LOSSES), meanings=tuple(DPO_LOSSES.values()))
-    sft_weight: float = _knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
-    label_smoothing: float = _knob(
+    loss: str = knob("sigmoid", "What a pair's lead counts for.", choices=tuple(DPO_LOSSES), meanings=tuple(DPO_LOSSES.values()))
+    sft_weight: float = knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
+    label_smoothing: float = knob(
         0.0, "Share of labels taken to be wrong (robust and exo_pair only).", min=0.0, max=0.49, step=0.01
     )
-    backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
+    backend: str = knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,22 +142,22 @@ class DpoConfig(TrainConfig):
 class KtoConfig(TrainConfig):
     """Learn from single completions labelled good or bad."""
 
-    batch_size: int = _knob(
+    batch_size: int = knob(
         8, "Rows a step on one device, at least 2: every batch needs a good and a bad one.", "basic", min=2, max=1024, step=1
     )
-    beta: float = _knob(
-        1.0, "Pull towards the model before the run: higher keeps it closer. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
+    beta: float = knob(
+        1.0, "Higher keeps it closer to the model before the run. " + _BETA_HELP, "basic", min=0.001, max=10, step=0.05
     )
-    desirable_weight: float = _knob(0.0, "Weight of the good rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
-    undesirable_weight: float = _knob(0.0, "Weight of the bad rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
-    backend: str = _knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
+    desirable_weight: float = knob(0.0, "Weight of the good rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
+    undesirable_weight: float = knob(0.0, "Weight of the bad rows; 0 = from the balance of the data.", min=0.0, max=100, step=0.1)
+    backend: str = knob("studio", _BACKEND_HELP, choices=("studio", "trl"))
 
 
 @dataclass(frozen=True)
 class OrpoConfig(TrainConfig):
     """Learn from pairs without a reference, so in one stage and from a base that has not been tuned."""
 
-    beta: float = _knob(
+    beta: float = knob(
         0.25, "Weight of the odds ratio beside imitation (lambda), 0.1 to 0.5.", "basic", min=0.001, max=10, step=0.05
     )
 
@@ -205,17 +166,17 @@ class OrpoConfig(TrainConfig):
 class SimpoConfig(TrainConfig):
     """Learn from pairs without a reference: the chosen completion's mean log-probability leads the rejected one's by a margin."""
 
-    beta: float = _knob(2.0, "Scale of the reward: higher parts the answers further.", "basic", min=0.001, max=10, step=0.05)
-    margin: float = _knob(0.5, "Lead in reward that a chosen answer should reach (gamma).", "basic", min=0.0, max=10, step=0.1)
-    sft_weight: float = _knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
+    beta: float = knob(2.0, "Scale of the reward: higher parts the answers further.", "basic", min=0.001, max=10, step=0.05)
+    margin: float = knob(0.5, "How far, in reward, a chosen answer should be ahead.", "basic", min=0.0, max=10, step=0.1)
+    sft_weight: float = knob(1.0, _SFT_WEIGHT_HELP, min=0.0, max=10, step=0.1)
 
 
 @dataclass(frozen=True)
 class RewardConfig(TrainConfig):
     """Learn from pairs to score answers: the chosen completion gets a higher number than the rejected one."""
 
-    tuning: str = _knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
-    center: float = _knob(
+    tuning: str = knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
+    center: float = knob(
         0.01, "Pull of the scores towards zero, so that they stay comparable; 0 = none (TRL: center_rewards_coefficient).",
         min=0.0, max=1.0, step=0.01,
     )  # fmt: skip
@@ -225,15 +186,15 @@ class RewardConfig(TrainConfig):
 class SamplingConfig(TrainConfig):
     """What the methods have in common that learn from a reward on the model's own answers."""
 
-    tuning: str = _knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
-    reward: str = _knob(next(iter(CHECKERS)), "Rules that check an answer, or one of your reward models.", "basic")
-    batch_size: int = _knob(
+    tuning: str = knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
+    reward: str = knob(next(iter(CHECKERS)), "Rules that check an answer, or one of your reward models.", "basic")
+    batch_size: int = knob(
         64, "Answers a step on one device, a multiple of the answers to a prompt.", "basic", min=2, max=4096, step=1
     )
-    num_generations: int = _knob(8, "Answers sampled to each prompt; they are compared with each other.", min=2, max=64, step=1)
-    max_completion_length: int = _knob(48, "Longest answer sampled, in tokens.", min=1, max=32768, step=1)
-    temperature: float = _knob(1.0, "Spread of the sampled answers; 1 samples from the model as it is.", min=0.1, max=2.0, step=0.1)
-    num_iterations: int = _knob(1, "Steps taken on each batch of sampled answers.", min=1, max=16, step=1)
+    num_generations: int = knob(8, "They are compared with each other.", min=2, max=64, step=1)
+    max_completion_length: int = knob(48, "Longer ones are cut.", min=1, max=32768, step=1)
+    temperature: float = knob(1.0, "1 samples from the model as it is.", min=0.1, max=2.0, step=0.1)
+    num_iterations: int = knob(1, "More use each answer longer, and stray further.", min=1, max=16, step=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,20 +209,20 @@ class SamplingConfig(TrainConfig):
 class RlooConfig(SamplingConfig):
     """Learn from a reward on the model's own answers, each against the mean of the others to its prompt."""
 
-    epochs: float = _knob(
+    epochs: float = knob(
         1.0, "How often every prompt is answered; too often, and a reward model is outwitted.", "basic", min=0.01, max=100, step=1
     )
-    beta: float = _knob(
+    beta: float = knob(
         0.05, "Price of moving away from the model before the run, in reward for each nat.", "basic", min=0.0, max=10, step=0.01
     )
-    normalize_advantages: bool = _knob(True, "Scale the advantages of a batch to one spread, whatever the scale of the reward.")
+    normalize_advantages: bool = knob(True, "Scale the advantages of a batch to one spread, whatever the scale of the reward.")
 
 
 @dataclass(frozen=True)
 class GrpoConfig(SamplingConfig):
     """Learn from a reward on the model's own answers, each in units of its prompt's spread."""
 
-    beta: float = _knob(
+    beta: float = knob(
         0.0,
         "Weight of the distance from the model before the run; 0 = only the rewards count.",
         "basic",
@@ -269,7 +230,7 @@ class GrpoConfig(SamplingConfig):
         max=10,
         step=0.01,
     )
-    loss: str = _knob("dapo", "How the tokens of the answers are averaged.", choices=("dapo", "grpo", "dr_grpo", "bnpo"))
+    loss: str = knob("dapo", "How the tokens of the answers are averaged.", choices=("dapo", "grpo", "dr_grpo", "bnpo"))
 
 
 _CLASSES: dict[Method, type[TrainConfig]] = {
@@ -295,12 +256,6 @@ def method_named(word: str) -> Method:
 def config_class(method: str) -> type[TrainConfig]:
     """The dataclass of a method; BadInput for any other word."""
     return _CLASSES[method_named(method)]
-
-
-def knobs(cls: type[TrainConfig]) -> tuple[Knob, ...]:
-    """The fields of a config class in the order of a form: basic ones first."""
-    rows = [Knob(f.name, str(f.type), f.default, **f.metadata) for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    return tuple(sorted(rows, key=lambda knob: knob.group != "basic"))
 
 
 def from_json(method: str, raw: Mapping[str, Any]) -> TrainConfig:
@@ -352,55 +307,3 @@ def sampled_tokens(config: TrainConfig, steps: int, held_out: int = 0) -> int:
     rounds = 1 + math.ceil(steps / config.eval_every if config.eval_every else min(steps, config.epochs))
     answers = batches * config.batch_size * config.accumulation + rounds * min(held_out, MOST_HELD_OUT)
     return answers * config.max_completion_length
-
-
-def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:
-    """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like.
-
-    `rows`: how many there are to train on, 0 = unknown; with few of them the demo model goes over them more often. The rates for
-    real models are those of published recipes (TRL's and the Alignment Handbook's); they are starting points. `tuning`: one of
-    TUNINGS, "" = what suits the size; all weights move together, so a step on them is a tenth to a third of one on an adapter.
-    """
-    cls = config_class(method)
-    tuning = tuning if tuning in next(knob.choices for knob in knobs(cls) if knob.name == "tuning") else ""
-    if parameters < _DEMO_SIZE:
-        slower = _DEMO_FULL_RATE if tuning == "full" else 1.0
-        demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)
-        a_round = steps_of(replace(demo, epochs=1.0), rows)
-        often = (_ANSWERING_STEPS if method in ("rloo", "grpo") else _DEMO_STEPS) / a_round if rows else 0
-        return replace(demo, epochs=float(min(_DEMO_EPOCHS, max(demo.epochs, math.ceil(often)))))
-    small = parameters < _SMALL_SIZE
-    rates = {"sft": 2e-4, "reward": 1e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
-    rates |= dict.fromkeys(("rloo", "grpo"), 2e-5 if small else 1e-5)
-    shared: dict[str, Any] = {
-        "learning_rate": rates[method] * (_FULL_RATE if tuning == "full" else 1.0),
-        "epochs": 3.0 if small else 1.0,
-        "batch_size": 4,
-        "accumulation": 2 if small else 4,
-        "tuning": tuning or ("lora" if small else "qlora"),
-        "checkpointing": not small,
-    }
-    if method in ("dpo", "kto", "orpo"):
-        shared["beta"] = 0.1
-    if issubclass(cls, SamplingConfig):
-        shared |= {"epochs": 1.0, "batch_size": 8, "accumulation": 8, "num_generations": 8, "max_completion_length": 256}
-        shared["beta"] = 0.05 if method == "rloo" else 0.0
-    if method in ("dpo", "simpo"):
-        shared["sft_weight"] = 0.1
-    return cls(**shared)
-
-
-def _check(knob: Knob, value: Any) -> None:
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-    wanted = {"int": "a whole number", "float": "a number", "bool": "on or off", "str": "a word"}
-    if type(value) not in kinds[knob.kind]:
-        raise BadInput(f"{knob.name} must be {wanted[knob.kind]}, not {value!r}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadInput(f"{knob.name} must be a finite number.")
-    if knob.choices and value not in knob.choices:
-        raise BadInput(f"{knob.name} must be one of {', '.join(knob.choices)}, not {value!r}.")
-    low, high = knob.min, knob.max
-    if low is not None and value < low:
-        raise BadInput(f"{knob.name} must be at least {low:g}, not {value:g}.")
-    if high is not None and value > high:
-        raise BadInput(f"{knob.name} must be at most {high:g}, not {value:g}.")

@@ -12,13 +12,13 @@ from training.config import Method
 
 
 class MethodFacts(NamedTuple):
-    """`title` says what the method is for; '' keeps it off the Train page. `row`: what it learns from, one and many.
-    `makes`: the kind of model its run leaves."""
+    """`title` says what the method does, `fits` whom it suits. `row`: what it learns from, one and many. `makes`: the kind of
+    model its run leaves."""
 
     title: str
+    fits: str
     layout: SnapshotLayout
     row: tuple[str, str]
-
     makes: ModelKind = "adapter"
 
     @property
@@ -32,16 +32,44 @@ class MethodFacts(NamedTuple):
         return self.layout == "preference"
 
 
+_ROW = ("preference", "preferences")
 METHOD_FACTS: Final[dict[Method, MethodFacts]] = {
-    "dpo": MethodFacts("Prefer better over worse (DPO)", "preference", ("preference", "preferences")),
-    "kto": MethodFacts("Tell good from bad (KTO)", "binary", ("answer called good or bad", "answers called good or bad")),
-    "sft": MethodFacts("Imitate good answers (SFT)", "sft", ("good answer", "good answers")),
-    "orpo": MethodFacts("Imitate and prefer in one (ORPO)", "preference", ("preference", "preferences")),
-    "simpo": MethodFacts("Prefer by a margin (SimPO)", "preference", ("preference", "preferences")),
-    "reward": MethodFacts("Score answers (reward model)", "preference", ("preference", "preferences"), "reward"),
-    "rloo": MethodFacts("Earn rewards on its own answers (RLOO)", "prompts", ("prompt", "prompts")),
-    "grpo": MethodFacts("Earn rewards, group by group (GRPO)", "prompts", ("prompt", "prompts")),
-}
+    "dpo": MethodFacts(
+        "Prefer better over worse (DPO)", "The usual choice once two answers to a prompt have been compared.",
+        "preference", _ROW,
+    ),
+    "kto": MethodFacts(
+        "Tell good from bad (KTO)", "For answers that were called good or bad one by one; compared ones serve as well.",
+        "binary", ("answer called good or bad", "answers called good or bad"),
+    ),
+    "sft": MethodFacts(
+        "Imitate good answers (SFT)", "A first step for a base that does not answer in the form you want yet.",
+        "sft", ("good answer", "good answers"),
+    ),
+    "orpo": MethodFacts(
+        "Imitate and prefer in one (ORPO)", "SFT and preference in one run, for a base that has had neither.",
+        "preference", _ROW,
+    ),
+    "simpo": MethodFacts(
+        "Prefer by a margin (SimPO)",
+        "Like DPO, but per token, so that long answers count no more, and with nothing that holds it to the start.",
+        "preference", _ROW,
+    ),
+    "reward": MethodFacts(
+        "Score answers (reward model)", "Makes a model that scores answers as your labels do; RLOO and GRPO learn from it.",
+        "preference", _ROW, "reward",
+    ),
+    "rloo": MethodFacts(
+        "Earn rewards on its own answers (RLOO)",
+        "RLHF: the model answers, a reward model grades. Slower, and reaches answers that nobody has written.",
+        "prompts", ("prompt", "prompts"),
+    ),
+    "grpo": MethodFacts(
+        "Earn rewards, group by group (GRPO)",
+        "The same, graded within a group of answers: for what can be checked, such as sums.",
+        "prompts", ("prompt", "prompts"),
+    ),
+}  # fmt: skip
 
 
 def is_training(kind: str) -> bool:

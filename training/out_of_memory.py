@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from data.errors import RunError, StudioError
-from training.config import TrainConfig, knobs
+from training.config import TrainConfig
+from training.knobs import knobs
 
 _WORDS: Final = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc")
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from data.errors import BadInput, RunError, StudioError
 from data.rundir import Loading, RunDir, run_child
 from data.words import count
-from training.config import Method, TrainConfig, knobs, method_named, read_args, steps_of
+from training.config import Method, TrainConfig, method_named, read_args, steps_of
+from training.knobs import knobs
 from training.memory import estimate, readable, shape_of
 from training.methods import METHOD_FACTS
 from training.rows import Dropped, Row, Rows, Some, check_template, excerpt, read_rows, usable_or_refuse

@@ -1,0 +1,40 @@
+"""How a person at a browser uses the pages that Gradio draws: what the tests of these pages share."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import TimeoutError
+
+STILL = 500  # milliseconds without a change: what is going to be drawn has been drawn
+
+# A fixed wait is too short on a busy machine; a page that has stopped changing is ready on any.
+SETTLED = """still => new Promise(done => {
+    let since = performance.now(), watch = new MutationObserver(() => { since = performance.now(); });
+    watch.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true});
+    const look = () => performance.now() - since >= still ? (watch.disconnect(), done()) : setTimeout(look, 50);
+    setTimeout(look, still);
+})"""
+
+
+def settled(page: Any, still: int = STILL) -> None:
+    """Wait until nothing has changed on the page for `still` milliseconds."""
+    page.evaluate(SETTLED, still)
+
+
+def open_part(page: Any, section: Any) -> None:
+    """Open a closed part of the page; Gradio mounts its controls only then, and one typed into too early forgets it."""
+    section.click()
+    settled(page)
+
+
+def hand_over(page: Any, field: str, file: Path, tries: int = 10) -> None:
+    """Give a file to the field `field` (a selector) until it shows its name: it takes none before its handlers are there."""
+    shown = page.locator(field, has_text=file.name)
+    for _ in range(tries):
+        page.locator(f"{field} input[type=file]").set_input_files(str(file))
+        with contextlib.suppress(TimeoutError):
+            return shown.wait_for(timeout=5_000)
+    raise AssertionError(f"{field} does not take {file.name}")
