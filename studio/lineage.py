@@ -105,7 +105,8 @@ def _item(node: Node, parent: Node | None) -> str:
 
 
 def _marks(node: Node) -> list[str]:
-    kind = short_name(node.run.kind) if node.run else "base" if node.model.kind == "base" else node.model.kind
+    merged = node.run is None and node.model.kind == "base" and models.is_trained(node.model)
+    kind = short_name(node.run.kind) if node.run else "merged" if merged else node.model.kind
     return [kind, *(["removed"] if node.model.removed_at else [])]
 
 
