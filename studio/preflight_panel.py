@@ -186,7 +186,7 @@ class PreflightPanel:
             doing = f"Checking: {line}." if line and run.status == "running" else waits
             return Html(f'{bar(share_done(run))}<p class="st-sub" role="status">{esc(doing)}</p>')
         if not self._same(run, plan, project):
-            other = run.config.get("args", {}).get("method") != plan.method
+            other = (run.config.get("args", {}).get("about") or {}).get("method") != plan.method
             if other or datetime.now(UTC) - (run.ended_at or run.queued_at) > _OLD:
                 return Html("")
             return note(f"The last check, {ago(run.ended_at)}, was of other settings or labels; check again.")

@@ -31,8 +31,8 @@ def open_part(page: Any, section: Any) -> None:
 
 
 def hand_over(page: Any, field: str, file: Path, tries: int = 10) -> None:
-    """Give a file to the field `field` (a selector) until it shows its name: it takes none before its handlers are there."""
-    shown = page.locator(field, has_text=file.name)
+    """Give a file to the field `field` (a selector) until it shows it: it takes none before its handlers are there."""
+    shown = page.locator(f"{field} .file-preview")
     for _ in range(tries):
         page.locator(f"{field} input[type=file]").set_input_files(str(file))
         with contextlib.suppress(TimeoutError):
