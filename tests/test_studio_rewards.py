@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,14 +20,16 @@ from data.records import Model, Project, Run, now
 from data.settings import Settings
 from labeling import snapshots
 from studio import ingest
-from studio.choices import judges, rewards, writers
+from studio.choices import before_after, judges, rewards, writers
 from studio.context import Studio, Viewer, open_studio
 from studio.models_page import ModelsPage
 from studio.rewards import own_tokens
 from studio.run_report import held_out_right, training
+from studio.train_page import TrainPage
 from studio.visitors import MAX_OWN_TOKENS, RunSize
-from training.config import RlooConfig, run_args, sampled_tokens, steps_of
+from training.config import DpoConfig, RlooConfig, run_args, sampled_tokens, steps_of
 from training.defaults import recipe
+from training.methods import METHOD_FACTS
 
 LOCAL = ModelSpec("local", base="nowhere")
 
@@ -54,6 +58,12 @@ def reward_model(studio: Studio, project: Project, name: str = "What people like
     return models.add(studio.db, models.new(name, "reward", spec.to_json(), project.project_id))
 
 
+def ended(kind: str, result: dict[str, Any], **fields: Any) -> Run:
+    """A run's row as it is after the run."""
+    row = Run("r1", "p", "", kind, kind, f"training.{kind}", "finished", "cpu", {}, "", 0, 0.0, 0, {}, result, "", now())  # type: ignore[arg-type]
+    return replace(row, **fields)
+
+
 def started(studio: Studio, viewer: Viewer, monkeypatch: pytest.MonkeyPatch, config: Any, size: RunSize = RunSize()) -> Any:
     """What the queue is handed when a run with this config starts."""
     seen: dict[str, Any] = {}
@@ -74,6 +84,46 @@ def test_only_what_fits_the_prompts_is_offered(studio: Studio, viewer: Viewer) -
     assert rewards(studio, viewer, demo) == [
         ("What people like · reward model", made.model_id), (CHECKERS["demo_world"].title, "demo_world"),
     ]  # fmt: skip
+
+
+def test_rlhf_is_graded_by_what_people_prefer_and_what_can_be_checked_by_rules(studio: Studio, viewer: Viewer) -> None:
+    """The Train page's proposals; labels are no choice for methods that learn from rewards."""
+    page = TrainPage(studio)
+    with gr.Blocks() as demo:
+        page.build(demo)
+    made = reward_model(studio, studio.project(viewer))
+
+    def chosen(method: str) -> tuple[str, bool, str]:
+        held = [*(each.value for each in page.which.components), [], *(each.value for each in page.form.components)]
+        fits, which, _, _, _, _, proposal, *_ = page.choose(Request(), method, "demo-model", "", "", *held)  # type: ignore[arg-type]
+        graded = json.loads(proposal)["proposed"].get("reward", "")
+        return str(fits), which.visible, graded
+
+    for method, shown, graded in (("dpo", True, ""), ("rloo", False, made.model_id), ("grpo", False, "demo_world")):
+        fits, visible, reward = chosen(method)
+        assert METHOD_FACTS[method].fits in fits
+        assert (visible, reward) == (shown, graded), method
+
+
+def test_a_merged_copy_comes_after_what_was_trained(studio: Studio, viewer: Viewer) -> None:
+    """Compare takes the first of them for "after": the copy says what its adapter says."""
+    project = studio.project(viewer)
+    runs.add(studio.db, ended("dpo", {}, run_id="run-1", project_id=project.project_id))
+    runs.add(studio.db, ended("merge", {}, run_id="run-2", project_id=project.project_id))
+    adapter = models.add(studio.db, models.new("tuned", "adapter", LOCAL.to_json(), project.project_id, run_id="run-1"))
+    merged = models.new("tuned, merged", "base", LOCAL.to_json(), project.project_id, "", "run-2", adapter.model_id)
+    models.add(studio.db, merged)
+    assert [m.name for m in writers(studio, viewer)][:2] == ["tuned", "tuned, merged"]
+    assert before_after(writers(studio, viewer), "").after == adapter.model_id
+
+
+def test_a_stopped_run_says_of_how_many_steps(studio: Studio, viewer: Viewer) -> None:
+    result = {"rows": 80, "steps": 39, "seconds": 4.0, "metrics": {}}
+    config = {"args": {"train": DpoConfig(epochs=40.0).to_json()}}
+    run = ended("dpo", result, status="stopped", config=config)
+    assert "39 of 400" in training(run)
+    assert "of 400" not in training(replace(run, status="finished"))
+    assert "39" in training(replace(run, config={"args": {"train": {"no such": 1}}}))
 
 
 def test_a_reward_model_scores_and_does_nothing_else(studio: Studio, viewer: Viewer) -> None:
@@ -143,8 +193,7 @@ def test_prompts_are_frozen_with_their_references_and_split(studio: Studio, view
 def test_a_reward_run_leaves_a_reward_model_with_its_accuracy(studio: Studio, viewer: Viewer) -> None:
     project = studio.project(viewer)
     result = {"right": 45, "held_out_rows": 50, "rows": 200, "steps": 75, "seconds": 20.0, "metrics": {"loss": 0.2}}
-    run = Run("r1", project.project_id, "", "reward", "Likes", "training.reward", "finished", "cpu",
-              {"args": run_args(LOCAL, RlooConfig())}, "", 0, 0.0, 0, {}, result, "", now())  # fmt: skip
+    run = ended("reward", result, name="Likes", project_id=project.project_id, config={"args": run_args(LOCAL, RlooConfig())})
     runs.add(studio.db, run)
     folder = studio.settings.runs_dir / "r1" / "adapter"
     folder.mkdir(parents=True)
