@@ -51,7 +51,7 @@ test: setup
 	$(PYTEST) $(MANY) -m "not slow" $(ARGS)
 
 test-fast: setup
-	$(PYTEST) $(MANY) -m "not slow and not browser and not model" $(ARGS)
+	$(PYTEST) $(MANY) -m "not slow and not browser and not model and not app" $(ARGS)
 
 test-slow: setup
 	$(PYTEST) -m slow $(ARGS)

@@ -21,7 +21,7 @@ from training import reporting
 from training.config import METHODS, TrainConfig, config_class, from_json
 from training.knobs import Knob, knobs
 
-OPEN = ("reward", "epochs")  # everything else has a default that few need to change
+OPEN = ("reward", "tuning", "epochs")  # everything else has a default that few need to change
 NAMES = {
     "epochs": "Rounds over the data (epochs)",
     "learning_rate": "Step size (learning rate)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -37,6 +38,15 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file of which no test is wanted is not even imported: torch and gradio take longer than the fast tests together."""
+    left_out = re.findall(r"not (\w+)", config.option.markexpr)
+    if collection_path.suffix != ".py" or not left_out:
+        return None
+    marked = re.search(r"^pytestmark = (\[[^\]]*\]|.*$)", collection_path.read_text(encoding="utf-8"), re.MULTILINE)
+    return True if marked and any(re.search(rf"mark\.{mark}\b", marked[1]) for mark in left_out) else None
 
 
 @pytest.fixture

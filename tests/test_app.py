@@ -22,6 +22,8 @@ from app import check_address, parse
 from data.errors import WorkspaceError
 from data.settings import Settings
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -12,6 +12,8 @@ from tests.bench.train_contender import Contender, Turn, pairs_of
 from tests.bench.train_turns import Found, alternate
 from training.memory import Shape
 
+pytestmark = pytest.mark.app
+
 
 def found(*seconds: float, prepared: float = 3.0) -> Found:
     return Found(Turn(prepared, prepared, 100), [Turn(s, s, 100 + s) for s in seconds], [])

@@ -21,6 +21,8 @@ from data.database import Database, rebuild, restore_workspace
 from data.errors import BadInput, StudioError, WorkspaceError
 from data.settings import Settings
 
+pytestmark = pytest.mark.app
+
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 

@@ -26,6 +26,8 @@ from data.errors import WorkspaceError
 from data.records import Impression, LabelEvent, now
 from data.settings import Settings
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ("projects", "prompts", "completions", "pairs", "impressions", "label_events")
 

@@ -22,6 +22,8 @@ from data.errors import WorkspaceError
 from data.journal import segments
 from data.settings import Settings
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 

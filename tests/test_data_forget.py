@@ -22,6 +22,8 @@ from data.records import Account, Adjudication, Gold, LabelEvent, Project, Role,
 from data.settings import Settings
 from labeling.assignment import Assignment
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery"
 SECRETS = ("zebra-note", "zebra-reason", "zebra-login", "zebra-gold", "zebra-excluded")

@@ -19,6 +19,8 @@ from data.errors import RunError
 from data.hub_model import files_of, published, read_args
 from data.rundir import RunDir
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "somebody/adapter"
 CARD = "---\nlicense: mit\n---\n# Nice\n"

@@ -27,6 +27,8 @@ from data.settings import Settings
 from data.votes import Filters
 from labeling import snapshots
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "somebody/preferences"
 

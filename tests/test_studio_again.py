@@ -20,6 +20,8 @@ from labeling import preferences
 from studio.again import checkpoint_of, config_of, go_on, start_again, train_rows
 from studio.context import Studio
 
+pytestmark = pytest.mark.app
+
 
 @pytest.fixture
 def studio(settings: Any, db: Any) -> Iterator[Studio]:

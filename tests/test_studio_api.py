@@ -21,6 +21,8 @@ from studio import api, label_api_in
 from studio.context import VISITOR_COOKIE, visitor_of
 from studio.label_page import assets
 
+pytestmark = pytest.mark.app
+
 
 @pytest.fixture
 def app(db: Any, settings: Settings) -> Iterator[Any]:

@@ -20,6 +20,8 @@ from labeling.assignment import Progress
 from labeling.track import Consistency
 from studio import label_api_in, label_api_out
 
+pytestmark = pytest.mark.app
+
 OPTIONS = ProjectSettings(strength=True, reasons=("clearer", "more correct"), notes=True)
 
 

@@ -23,6 +23,8 @@ from studio.auth import AuthMiddleware
 from studio.label_page.assets import PREFIX
 from studio.sessions import Sessions
 
+pytestmark = pytest.mark.app
+
 # Written out again, so that a longer list in the code is a failure here.
 OPEN = frozenset({"/sign-in", "/theme.css", "/gradio_api/startup-events"})
 OPEN_BELOW = ("/assets/studio/", "/join/", "/new-password/", "/sign-in/")

@@ -40,6 +40,8 @@ from training.export import weights_sha256
 from training.launch import Launch
 from training.launch_files import Place
 
+pytestmark = pytest.mark.app
+
 LAUNCH = Launch()
 Edit = Callable[[Path], object]
 

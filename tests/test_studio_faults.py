@@ -45,6 +45,8 @@ from studio.side_by_side import MAX_CHARACTERS
 from studio.train_page import TrainPage
 from studio.visitors import RunSize
 
+pytestmark = pytest.mark.app
+
 SECRET = "sk-typed-key-that-must-be-nowhere-7Qz"
 
 

@@ -27,6 +27,8 @@ from studio import processes
 from studio.jobs import Jobs
 from studio.processes import Process
 
+pytestmark = pytest.mark.app
+
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = "tests.jobs_child"
 SPEC = {"kind": "local", "base": "data/demo/model", "adapter": "", "quantize": False, "url": "", "key_env": ""}

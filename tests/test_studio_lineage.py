@@ -18,6 +18,8 @@ from evals.winrate import Estimate
 from studio.context import Studio
 from studio.lineage import Node, draw, tree
 
+pytestmark = pytest.mark.app
+
 
 @pytest.fixture
 def studio(settings: Settings, db: Database) -> Iterator[Studio]:

@@ -29,6 +29,8 @@ from studio.verdict_list import about, cost_facts, verdict_list
 from training.defaults import recipe
 from training.verdicts import Cost, Example, Fix, Report, Verdict
 
+pytestmark = pytest.mark.app
+
 COST = Cost(24, 10.0, 4.0, 160.0, 6.0, peak=1_200_000_000, free=20_000_000_000, estimated=800_000_000)
 STOP = Verdict("template", "stop", "This base's chat template does not end the answer.", 3, (Example("p1", "Why <b>?"),))
 CUT = Verdict("length limit", "warn", "3 rows are cut.", 3, (Example("p1", "Why?"),), Fix("Allow 200 tokens", {"max_length": 200}))

@@ -31,6 +31,8 @@ from training.config import DpoConfig, RlooConfig, run_args, sampled_tokens, ste
 from training.defaults import recipe
 from training.methods import METHOD_FACTS
 
+pytestmark = pytest.mark.app
+
 LOCAL = ModelSpec("local", base="nowhere")
 
 

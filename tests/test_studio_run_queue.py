@@ -23,6 +23,8 @@ from studio.jobs import Jobs
 from studio.run_controls import RunControls, queue_table
 from studio.run_queue import ALL, ANY, due, moved
 
+pytestmark = pytest.mark.app
+
 
 def run(run_id: str, status: str = "queued", device: str = ANY, kind: str = "dpo", place: float = 0.0) -> Run:
     return Run(

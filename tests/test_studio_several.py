@@ -24,6 +24,8 @@ from studio.several_panel import SeveralPanel
 from studio.train_page import TrainPage
 from training.config import METHODS, DpoConfig, config_class
 
+pytestmark = pytest.mark.app
+
 
 def made(*typed: tuple[str, str], method: str = "dpo") -> list[dict[str, Any]]:
     return combinations(method, config_class(method)(), [Setting(*each) for each in typed])

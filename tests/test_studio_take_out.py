@@ -26,6 +26,8 @@ from studio.model_card import card, lineage
 from studio.take_out import TakeOut, makes_models, same_again
 from training.gguf import VARIABLE
 
+pytestmark = pytest.mark.app
+
 VISITOR = Viewer("v", "v", True, "researcher")
 
 

@@ -49,6 +49,8 @@ from studio.side_by_side import Asked, ask
 from studio.train_page import TrainPage
 from studio.visitors import RunSize
 
+pytestmark = pytest.mark.app
+
 ANNA, BERT = "a" * 32, "b" * 32
 
 

@@ -28,7 +28,10 @@ from studio.processes import Process
 from studio.warm import WarmStart, surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a warm start forks, which is safe on Linux only")
+pytestmark = [
+    pytest.mark.app,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a warm start forks, which is safe on Linux only"),
+]
 
 
 def until(is_so: Callable[[], object]) -> None:
