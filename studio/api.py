@@ -22,7 +22,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
+import anyio
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -41,6 +42,7 @@ from studio.visitors import labels_full
 
 MAX_VOTES = 500
 MAX_BATCH_CHARACTERS = 4_000_000  # of rendered text in one answer; what does not fit comes with the next request
+BATCHES_AT_ONCE = 2  # a label is waited for, new items are fetched ahead: when fifty people come at once, labels go first
 HISTORY = 20
 
 log = logging.getLogger("studio.api")
@@ -64,12 +66,13 @@ class LabelApi:
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
+        self._batches = anyio.CapacityLimiter(BATCHES_AT_ONCE)
 
     async def batch(self, request: Request) -> Response:
         n = request.query_params.get("n", "30")
         if not re.fullmatch("[0-9]{1,3}", n) or not 1 <= int(n) <= 100:
             return _error(400, "n must be a number from 1 to 100.")
-        return await _answer(self._batch, request, int(n))
+        return await _answer(self._batch, request, int(n), at_once=self._batches)
 
     async def history(self, request: Request) -> Response:
         return await _answer(self._history, request)
@@ -195,15 +198,19 @@ def _progress(viewer: Viewer, project: Project, found: Progress) -> dict[str, An
     return outgoing.own_progress(found) if viewer.role == "annotator" else outgoing.progress(found, project.settings.target)
 
 
-async def _answer(handler: Callable[..., Mapping[str, Any]], *args: Any) -> Response:
+async def _answer(handler: Callable[..., Mapping[str, Any]], *args: Any, at_once: anyio.CapacityLimiter | None = None) -> Response:
+    """In a thread, the writing of JSON too: nothing else is answered while the event loop works. `at_once`: how many may."""
+
+    def work() -> Response:
+        return JSONResponse(handler(*args), headers={"cache-control": "no-store"})
+
     try:
-        body = await run_in_threadpool(handler, *args)
+        return await anyio.to_thread.run_sync(work, limiter=at_once)
     except StudioError as error:
         return _error(_status(error), str(error))
     except Exception:
         log.exception("a request failed")
         return _error(500, "Something went wrong in the app itself; its log says what. Your label is kept in this browser.")
-    return JSONResponse(body, headers={"cache-control": "no-store"})
 
 
 def _status(error: StudioError) -> int:
