@@ -16,9 +16,19 @@ from transformers import Trainer
 from data import resume
 from data.errors import RunError
 from tests import tiny_model
-from tests.training_runs import adapter_weights, dpo_rows, events, kto_rows, make_run, sft_rows, start
-from training import adapters, dpo, kto, sft
-from training.config import DpoConfig, KtoConfig, SftConfig, TrainConfig
+from tests.training_runs import adapter_weights, dpo_rows, events, kto_rows, make_run, prompt_rows, sft_rows, start
+from training import adapters, dpo, grpo, kto, orpo, reward, rloo, sft, simpo
+from training.config import (
+    DpoConfig,
+    GrpoConfig,
+    KtoConfig,
+    OrpoConfig,
+    RewardConfig,
+    RlooConfig,
+    SftConfig,
+    SimpoConfig,
+    TrainConfig,
+)
 from training.out_of_memory import split_of
 from training.preference_trainer import PreferenceTrainer
 
@@ -35,6 +45,11 @@ CASES: dict[str, tuple[Any, TrainConfig, list[dict[str, Any]]]] = {
     "sft": (sft, SftConfig(**FEW, backend="trl"), sft_rows(24)),
     "dpo": (dpo, DpoConfig(**FEW), dpo_rows(24)),
     "kto": (kto, KtoConfig(**FEW), kto_rows(12, 12)),
+    "orpo": (orpo, OrpoConfig(**FEW), dpo_rows(24)),
+    "simpo": (simpo, SimpoConfig(**FEW), dpo_rows(24)),
+    "reward": (reward, RewardConfig(**FEW), dpo_rows(24)),
+    "rloo": (rloo, RlooConfig(**FEW, num_generations=2, max_completion_length=16), prompt_rows(8)),
+    "grpo": (grpo, GrpoConfig(**FEW, num_generations=4, max_completion_length=16), prompt_rows(8)),
 }
 
 
@@ -46,7 +61,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SLOW = pytest.mark.slow(reason="a process of its own, and another way to the same place")
 
 
-@pytest.mark.parametrize("name", ["sft", pytest.param("dpo", marks=SLOW), pytest.param("kto", marks=SLOW)])
+@pytest.mark.parametrize("name", ["sft", *(pytest.param(name, marks=SLOW) for name in ("dpo", "kto", "simpo", "reward"))])
 def test_a_run_goes_on_with_smaller_batches_and_the_same_steps(tmp_path: Path, base: Path, name: str) -> None:
     """Memory runs short in the third step, so the two before it are kept; what comes out is what room enough would have given."""
     method, config, rows = CASES[name]
@@ -79,7 +94,7 @@ def test_the_second_time_it_fails_in_words_and_keeps_its_checkpoint(tmp_path: Pa
     assert found.step == 1
 
 
-@pytest.mark.parametrize("name", ["dpo", pytest.param("sft", marks=SLOW), pytest.param("kto", marks=SLOW)])
+@pytest.mark.parametrize("name", ["dpo", *(pytest.param(name, marks=SLOW) for name in CASES if name != "dpo")])
 def test_there_is_one_second_try(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     method, config, rows = CASES[name]
     tries: list[int] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +13,11 @@ pytest.importorskip("torch")
 
 import torch
 
-from data.demo.world import sample_prompts
 from data.engine import ModelSpec
 from data.errors import RunError
 from data.rundir import RunDir, Stopped
 from tests import tiny_model
-from tests.training_runs import adapter_weights, assistant, dpo_rows, events, make_run, user
+from tests.training_runs import adapter_weights, assistant, dpo_rows, events, make_run, prompt_rows, user
 from training import grpo, reward, rloo, sft
 from training.config import GrpoConfig, RewardConfig, RlooConfig, SftConfig
 from training.rows import Rows
@@ -31,19 +29,13 @@ FEW: dict[str, Any] = {
 }  # fmt: skip
 
 
-def asked(count: int = 4, split: str = "train", seed: int = 0) -> list[dict[str, Any]]:
-    """Prompts of the demo world, as a snapshot of prompts holds them."""
-    drawn = sample_prompts(count, split, random.Random(seed))  # type: ignore[arg-type]
-    return [{"prompt_id": p.prompt, "split": split, "prompt": user(p.prompt), "reference": ""} for p in drawn]
-
-
 @pytest.mark.parametrize(
     ("module", "config"),
     [(rloo, RlooConfig(**FEW)), (grpo, GrpoConfig(**FEW, beta=0.1, tuning="lora"))],
     ids=["rloo", "grpo"],
 )
 def test_a_run_learns_from_the_rules(tmp_path: Path, module: Any, config: Any) -> None:
-    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, [*asked(), *asked(3, "held_out")])
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, [*prompt_rows(), *prompt_rows(3, "held_out")])
     result = module.main(run)
     told = events(run, "metrics")
     steps = [event for event in told if "loss" in event]
@@ -66,7 +58,7 @@ def test_an_adapter_of_rloo_loads_in_plain_peft(tmp_path: Path) -> None:
 
     parent = make_run(tmp_path / "sft", tiny_model.DEMO_MODEL, SftConfig(max_steps=1, lora_rank=4), sft_of_the_world())
     sft.main(parent)
-    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW), asked(), parent.path / "adapter")
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW), prompt_rows(), parent.path / "adapter")
     rloo.main(run)
     first = next(event for event in events(run, "metrics") if "loss" in event)
     assert first["kl"] == pytest.approx(0, abs=1e-4), "over an adapter the reference is that adapter"
@@ -83,7 +75,7 @@ def test_an_adapter_of_rloo_loads_in_plain_peft(tmp_path: Path) -> None:
 def sft_of_the_world() -> list[dict[str, Any]]:
     return [
         {"prompt_id": row["prompt_id"], "split": "train", "prompt": row["prompt"], "completion": assistant("Yes.")}
-        for row in asked(8)
+        for row in prompt_rows(8)
     ]
 
 
@@ -94,7 +86,9 @@ def test_rlhf_from_end_to_end(tmp_path: Path) -> None:
     scorer = make_run(tmp_path / "reward", tiny_model.DEMO_MODEL, RewardConfig(max_steps=2, batch_size=4, lora_rank=4), pairs)
     reward.main(scorer)
     spec = ModelSpec("local", str(tiny_model.DEMO_MODEL), str(scorer.path / "adapter"))
-    run = with_reward_model(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), asked()), spec)
+    run = with_reward_model(
+        make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), prompt_rows()), spec
+    )
     rloo.main(run)
     steps = [event for event in events(run, "metrics") if "loss" in event]
     assert steps[0]["reward"] == pytest.approx(steps[0]["rewards/model/mean"])
@@ -112,7 +106,7 @@ def with_reward_model(run: RunDir, spec: ModelSpec) -> RunDir:
 
 def test_without_its_reward_model_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="train one first"):
-        rloo.main(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), asked()))
+        rloo.main(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), prompt_rows()))
 
 
 def test_a_stop_is_heard_while_it_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +114,7 @@ def test_a_stop_is_heard_while_it_samples(tmp_path: Path, monkeypatch: pytest.Mo
     from training import grading
 
     config = RlooConfig(**FEW | {"max_completion_length": 64, "max_steps": 50})
-    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, asked())
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, prompt_rows())
     real, tokens = grading._Stop.__call__, []
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +134,7 @@ def test_a_stop_is_heard_while_it_samples(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stop_before_the_first_step_leaves_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training import grading
 
-    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW), asked())
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW), prompt_rows())
     real = grading.sampling_trainer
 
     def stopping(*args: Any) -> Any:
@@ -157,12 +151,12 @@ def test_a_stop_before_the_first_step_leaves_no_adapter(tmp_path: Path, monkeypa
 
 
 def test_prompts_that_the_rules_do_not_cover_are_left_out_by_name(tmp_path: Path) -> None:
-    rows = [*asked(), {"prompt_id": "x", "split": "train", "prompt": user("Explain quantum tunnelling."), "reference": ""}]
+    rows = [*prompt_rows(), {"prompt_id": "x", "split": "train", "prompt": user("Explain quantum tunnelling."), "reference": ""}]
     run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, GrpoConfig(**FEW | {"max_steps": 1}), rows)
     assert grpo.main(run)["rows"] == 4
     assert "1 prompt left out (such as “Explain quantum tunnelling.”)" in " ".join(e["text"] for e in events(run, "log"))
     with pytest.raises(RunError, match="GSM8K"):
-        grpo.main(make_run(tmp_path / "sums", tiny_model.DEMO_MODEL, GrpoConfig(**FEW, reward="gsm8k"), asked()))
+        grpo.main(make_run(tmp_path / "sums", tiny_model.DEMO_MODEL, GrpoConfig(**FEW, reward="gsm8k"), prompt_rows()))
 
 
 @pytest.mark.parametrize(("module", "config"), [(rloo, RlooConfig(**FEW)), (grpo, GrpoConfig(**FEW))], ids=["rloo", "grpo"])
@@ -172,8 +166,8 @@ def test_held_out_prompts_that_nothing_grades_leave_a_run_without_evaluation(
     from training import grading
 
     foreign = {"prompt_id": "x", "split": "held_out", "prompt": user("Explain quantum tunnelling."), "reference": ""}
-    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, asked())
-    job: Any = SimpleNamespace(run=run, config=config, rows=Rows(asked(), [foreign]), start=SimpleNamespace(limit=256))
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, prompt_rows())
+    job: Any = SimpleNamespace(run=run, config=config, rows=Rows(prompt_rows(), [foreign]), start=SimpleNamespace(limit=256))
     monkeypatch.setattr(grading, "sampling_trainer", lambda kind, job, args, grade: args)
     args = module.make_trainer(job)
     assert (args.eval_strategy, args.eval_on_start, job.rows.held_out) == ("no", False, [])
@@ -182,7 +176,7 @@ def test_held_out_prompts_that_nothing_grades_leave_a_run_without_evaluation(
 def test_odd_rows_are_left_out_and_other_files_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no column 'reference'"):
         rloo.main(make_run(tmp_path / "pairs", tiny_model.DEMO_MODEL, RlooConfig(**FEW), dpo_rows()))
-    rows = [*asked(), {"prompt_id": "x", "split": "train", "prompt": assistant("Hello."), "reference": ""}]
+    rows = [*prompt_rows(), {"prompt_id": "x", "split": "train", "prompt": assistant("Hello."), "reference": ""}]
     result = rloo.main(make_run(tmp_path / "odd", tiny_model.DEMO_MODEL, RlooConfig(**FEW | {"max_steps": 1}), rows))
     assert (result["rows"], result["dropped"]["rows"]) == (4, 1)
 

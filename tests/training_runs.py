@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.demo.world import sample_prompts
 from data.engine import ModelSpec
 from data.rundir import RunDir, sha256_of
 from training.config import TrainConfig, run_args
@@ -58,6 +60,12 @@ def sft_rows(n: int = 12, split: str = "train") -> list[dict[str, Any]]:
         {"prompt_id": row["prompt_id"], "split": split, "prompt": row["prompt"], "completion": row["chosen"]}
         for row in dpo_rows(n, split)
     ]
+
+
+def prompt_rows(n: int = 4, split: str = "train", seed: int = 0) -> list[dict[str, Any]]:
+    """Prompts of the demo world, as a snapshot of prompts holds them."""
+    drawn = sample_prompts(n, split, random.Random(seed))  # type: ignore[arg-type]
+    return [{"prompt_id": p.prompt, "split": split, "prompt": user(p.prompt), "reference": ""} for p in drawn]
 
 
 def make_run(

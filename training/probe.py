@@ -18,7 +18,8 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,23 +73,26 @@ class Aside(RunDir):
         pass
 
 
-@dataclass
 class Clock(TrainerCallback):
-    """When each step began and ended; ends the training when it has gone on for long enough."""
+    """How long each step took, from its beginning to the next one's: what a run does between two counts as well. Ends the training
+    when it has gone on for long enough."""
 
-    took: list[float]
-    began: float = 0.0
-    first: float = 0.0
+    def __init__(self) -> None:
+        self._began: list[float] = []
+
+    @property
+    def took(self) -> list[float]:
+        return [later - sooner for sooner, later in pairwise(self._began)]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.began = time.monotonic()
-        self.first = self.first or self.began
+        self._began.append(time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        now = time.monotonic()
-        self.took.append(now - self.began)
-        if len(self.took) > 1 and now - self.first > _ENOUGH_S:
+        if len(self._began) > 1 and time.monotonic() - self._began[0] > _ENOUGH_S:
             control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began.append(time.monotonic())
 
 
 def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None, timed: int = _ORDINARY) -> Probe | None:
@@ -125,7 +129,7 @@ def _probe(plan: Plan, config: TrainConfig, start: Trainable | None, timed: int)
     check = getattr(module, "checked_first_loss", None)
     first_loss = check(trainer) if check else None
     ready_s = time.monotonic() - began
-    clock = Clock([])
+    clock = Clock()
     trainer.add_callback(clock)
     _longest_first(trainer, config.batch_size)
     plan.say("measuring a few steps")
