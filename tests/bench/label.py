@@ -166,8 +166,22 @@ def measure_batch(folder: Path) -> list[Row]:
 
 
 def measure_quality(folder: Path) -> list[Row]:
-    found = label_quality.measure_quality(folder / "workspace")
+    """What is computed for each tab, and the page as a researcher meets it: opened in the browser until its figures are there."""
+    home = folder / "workspace"
+    found = label_quality.measure_quality(home)
+    mine = label_quality.shown_to(home, "local", TURNS)
+    with app(home, "") as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=CHROMIUM_ARGS).new_context()
+        first = label_quality.opened(browser, url)
+        client, again = label_http.Client(url, ""), []
+        for impression_id in mine:
+            client.label([impression_id])
+            again.append(label_quality.opened(browser, url))
+        browser.close()
     return [
+        no_more("quality page at 1,000,000 labels, opened after a new label until it is painted", statistics.median(again), 2, "s"),
+        Row("the same, the first time after a start", round(first, 1), "s"),
+        Row("quality page at 1,000,000 labels, the bias cards for the first time", round(found["first_cards_s"], 1), "s"),
         no_more("quality page at 1,000,000 labels, its slowest tab", found["page_s"], 2, "s"),
         no_more("quality page at 1,000,000 labels, first tab after a start", found["cold_s"], 2, "s"),
     ]

@@ -20,7 +20,7 @@ from typing import Any
 
 import duckdb
 
-from data import projects
+from data import people, projects
 from data.database import Database
 from data.records import Project, ProjectSettings
 from data.settings import Settings
@@ -108,6 +108,35 @@ def measure_quality(home: Path, labels: int = LABELS, rounds: int = ROUNDS) -> d
         "again_s": statistics.median(again),
         "overview_cpu_s": cpu,
     }
+
+
+def shown_to(home: Path, annotator_id: str, count: int) -> list[str]:
+    """Impressions of this person's own, not labelled yet, in the one project, which they have open."""
+    db = Database(Settings(home=home))
+    try:
+        project = projects.get(db, str(db.value("select project_id from impressions limit 1")))
+        people.ensure(db, annotator_id, "You", "local")
+        people.set_open_project(db, annotator_id, project.project_id)
+        row = db.row("select * from impressions where kind = 'normal' limit 1")
+        assert row is not None
+        ids = [uuid.uuid4().hex for _ in range(count)]
+        db.insert("impressions", [{**row, "impression_id": one, "annotator_id": annotator_id} for one in ids])
+        return ids
+    finally:
+        db.close()
+
+
+def opened(browser: Any, url: str) -> float:
+    """Seconds from asking for the page to the figures on it; `browser` is a context, which keeps what it has fetched before."""
+    page = browser.new_page()
+    started = time.perf_counter()
+    page.goto(f"{url}/quality?tab=overview")
+    page.wait_for_function(
+        "document.querySelector('#quality-overview .st-facts, #quality-overview table') !== null", timeout=60_000
+    )
+    took = time.perf_counter() - started
+    page.close()
+    return took
 
 
 def _one_more(db: Database, project: Project, name: str) -> None:
