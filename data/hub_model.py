@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RunError
-from data.hub_push import check_target, explain
+from data.hub_push import check_target, explain, make_repository
 from data.rundir import RunDir, run_child
 
 PUBLISHED = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model"})
@@ -77,6 +77,8 @@ def main(run: RunDir) -> dict[str, Any]:
     run.event("log", text=f"Pushing {len(files) + 1} files ({size / 1e6:.1f} MB) to {wanted.repository}, {seen}.")
     try:
         commit = _push(wanted, [*files, card])
+    except RunError:
+        raise
     except Exception as error:  # the hub's libraries raise dozens of kinds
         raise explain(error, wanted.repository) from error
     return {"repository": wanted.repository, "files": len(files) + 1, "bytes": size, "private": wanted.private, "commit": commit}
@@ -86,7 +88,7 @@ def _push(wanted: Wanted, files: list[Path]) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi()
-    api.create_repo(wanted.repository, repo_type="model", private=wanted.private, exist_ok=True)
+    make_repository(api, wanted.repository, "model", wanted.private)
     added = [CommitOperationAdd(file.name, published(file)) for file in files]
     return str(api.create_commit(wanted.repository, added, commit_message="Push from Alignment Studio", repo_type="model").oid)
 

@@ -68,6 +68,8 @@ def main(run: RunDir) -> dict[str, Any]:
     )
     try:
         commit = _push(run.path, names, wanted)
+    except RunError:
+        raise
     except Exception as error:  # the hub's libraries raise dozens of kinds
         raise explain(error, wanted.dataset) from error
     return {"dataset": wanted.dataset, "rows": sum(counts.values()), "splits": counts, "private": wanted.private, "commit": commit}
@@ -91,10 +93,17 @@ def _push(folder: Path, names: list[str], wanted: Wanted) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi()
-    api.create_repo(wanted.dataset, repo_type="dataset", private=wanted.private, exist_ok=True)
+    make_repository(api, wanted.dataset, "dataset", wanted.private)
     files = [CommitOperationAdd(name, str(folder / name)) for name in names]
     done = api.create_commit(wanted.dataset, files, commit_message="Push from Alignment Studio", repo_type="dataset")
     return str(done.oid)
+
+
+def make_repository(api: Any, name: str, kind: str, private: bool) -> None:
+    """RunError where what should be private would go to everybody: the hub leaves one that exists as it is."""
+    api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
+    if private and api.repo_info(name, repo_type=kind).private is not True:
+        raise RunError(f"{name} is on the hub already and everybody can see it; choose another name, or untick Private.")
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------------

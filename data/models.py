@@ -43,9 +43,11 @@ def get(db: Database, model_id: str) -> Model:
 
 
 def visible(db: Database, project_id: str, owner: str, kind: ModelKind | None = None) -> list[Model]:
-    """Those of the project and of every project, everybody's and this owner's, oldest first, without removed ones."""
+    """Those of the project and of every project, everybody's and this owner's, oldest first, without removed ones and without
+    those whose run goes on: its weights are about to change."""
     sql = """select * from models where removed_at is null and project_id in ('', $project) and owner in ('', $owner)
-             and ($kind is null or kind = $kind) order by created_at, model_id"""
+             and ($kind is null or kind = $kind)
+             and run_id not in (select run_id from runs where status in ('queued', 'running')) order by created_at, model_id"""
     return [from_row(Model, row) for row in db.rows(sql, {"project": project_id, "owner": owner, "kind": kind})]
 
 

@@ -202,7 +202,7 @@ def _config(archive: Archive) -> dict[str, Any]:
 
 def _events(archive: Archive) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for line in archive.text("events.jsonl").splitlines():
+    for line in archive.text("events.jsonl").split("\n"):
         with suppress(ValueError, RecursionError):
             event = json.loads(line)
             if isinstance(event, dict):

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.records import Model, Run
 from data.words import count
@@ -22,7 +23,7 @@ from studio.context import Studio, Viewer
 from studio.train_plan import TrainPlan
 from studio.visitors import RunSize
 from training import carry
-from training.config import Method, TrainConfig, method_named, run_args, steps_of
+from training.config import Method, SamplingConfig, TrainConfig, method_named, run_args, steps_of
 from training.launch import Launch, check_method
 from training.launch_files import Place, check_place
 from training.methods import module_of
@@ -95,6 +96,8 @@ def start_here(studio: Studio, viewer: Viewer, prepared: Prepared, launch: Launc
 def pack_up(studio: Studio, viewer: Viewer, prepared: Prepared, place: Place, launch: Launch) -> Path:
     """The file to carry, in the export folder. Its config.json says where it belongs when it comes back."""
     check_place(place, launch)
+    if isinstance(prepared.config, SamplingConfig) and prepared.config.reward not in CHECKERS:
+        raise BadInput("A reward model of this studio cannot be carried along; let rules grade the answers, or train here.")
     config = {
         "run_id": uuid.uuid4().hex,
         "project_id": studio.project(viewer).project_id,

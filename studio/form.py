@@ -17,6 +17,7 @@ import gradio as gr
 
 from data.checkers import CHECKERS
 from data.errors import BadInput
+from studio.frame import Choice
 from training import reporting
 from training.config import METHODS, TrainConfig, config_class, from_json
 from training.knobs import Knob, knobs
@@ -119,6 +120,8 @@ class Form:
         """An update for every component: the method's knobs with the config's values or the `edits`, the others hidden; those of
         an adapter where there is none. `rewards`: what can grade here, by title and value."""
         values = config.to_json() | dict(edits or {})
+        if not rewards and "reward" in values:
+            values["reward"] = None  # nothing can grade here
         unused = {"lora_rank", "lora_alpha"} if values["tuning"] == "full" else set()
         mine = {knob.name: knob for knob in knobs(config_class(method)) if knob.name not in unused}
         return [
@@ -127,6 +130,13 @@ class Form:
             else gr.update(visible=False)
             for knob in self._knobs
         ]
+
+    @staticmethod
+    def fitting(method: str, edits: Mapping[str, Any], rewards: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        """The edits that this method has a choice for: another method's word would be none of the dropdown's."""
+        offered: dict[str, Any] = {knob.name: knob.choices for knob in knobs(config_class(method)) if knob.choices}
+        offered["reward"] = dict(rewards).values()
+        return {name: value for name, value in edits.items() if name not in offered or value in offered[name]}
 
     def put(self, changes: Mapping[str, Any]) -> list[Any]:
         """An update for every component: the `changes` as if a person had made them, the others as they are."""
@@ -152,7 +162,7 @@ def component(knob: Knob, visible: bool) -> gr.components.Component:
     if knob.kind == "bool":
         return gr.Checkbox(value=knob.default, min_width=200, **shared)
     if knob.choices or knob.name == "reward":
-        return gr.Dropdown(**_choices(knob, REWARDS), value=knob.default, filterable=False, min_width=200, **shared)
+        return Choice(**_choices(knob, REWARDS), value=knob.default, filterable=False, min_width=200, **shared)
     if knob.kind == "str":
         return gr.Textbox(value=knob.default, max_length=200, min_width=200, **shared)
     # No minimum and maximum here: Gradio's message about them names no field, the dataclass's does.

@@ -124,7 +124,8 @@ class RunsPage:
     def load(self, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
-        wanted = str(dict(request.query_params).get("run", ""))
+        run = self._chosen(viewer, str(dict(request.query_params).get("run", "")))
+        wanted = run.run_id if run else ""  # what is seen is what the buttons are about, whatever runs come meanwhile
         return [self.top.show(viewer, project), wanted, *self._live(viewer, wanted)]
 
     def pick(self, event: gr.EventData, request: gr.Request) -> list[Any]:

@@ -270,7 +270,7 @@ class TrainPage:
         project = self._studio.project(viewer)
         graders = rewards(self._studio, viewer, project) if METHOD_FACTS[method].samples else []
         learns = learns_from(self._studio.db, project, method, filters, rules, leave_out, graders)
-        edits = {name: value for name, value in edits.items() if name != "reward" or value in dict(graders).values()}
+        edits = self.form.fitting(method, edits, graders)
         size = parameters_of(str(parent.spec.get("base", ""))) if parent else 0
         made = next((each for each in recipes_for(method) if each.name == name), None)
         config = made.config if made else recipe(method, size, learns.train, str(edits.get("tuning", "")))

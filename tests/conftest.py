@@ -114,15 +114,15 @@ def page(visitor: Any) -> Iterator[Any]:
     yield visitor.new_page()
     visitor.remove_listener("page", watch)
     visitor.set_offline(False)
+    visitor.clear_permissions()
     for opened in visitor.pages:
         if opened is not stays:
             opened.close()
+    visitor.clear_cookies()
     client = visitor.new_cdp_session(stays)
     for origin in {"/".join(url.split("/")[:3]) for url in seen if url.startswith("http")}:
         client.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
     client.detach()
-    visitor.clear_cookies()
-    visitor.clear_permissions()
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,12 @@ COMMIT = "a" * 40
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """Serves `files` (path -> bytes, no folders) as the repository `name` of a kind; everything else is not there."""
+    """Serves `files` (path -> bytes, no folders) as the repository `name` of a kind; everything else is not there. `private`: what
+    it says of itself; None = as it was asked to be when it was made."""
 
-    def __init__(self, name: str, files: Mapping[str, bytes], kind: str = "datasets") -> None:
+    def __init__(self, name: str, files: Mapping[str, bytes], kind: str = "datasets", private: bool | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.name, self.files, self.kind = name, dict(files), kind
+        self.name, self.files, self.kind, self.private = name, dict(files), kind, private
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self.thread.start()
@@ -48,9 +49,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith(api + "tree/"):
             deeper = path.removeprefix(api + "tree/").partition("/")[2]
             self._missing("EntryNotFound") if deeper else self._json([_entry(*file) for file in self.server.files.items()])
-        elif path.startswith(api + "revision/"):
+        elif path.startswith(api + "revision/") or path == api.removesuffix("/"):
             siblings = [{"rfilename": name} for name in self.server.files]
-            self._json({"id": self.server.name, "sha": COMMIT, "siblings": siblings, "private": False, "gated": False, "tags": []})
+            private = bool(self.server.private)
+            self._json(
+                {"id": self.server.name, "sha": COMMIT, "siblings": siblings, "private": private, "gated": False, "tags": []}
+            )
         else:
             self._missing("RepoNotFound")
 
@@ -61,6 +65,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         api = f"/api/{self.server.kind}/{self.server.name}/"
         if self.path == "/api/repos/create":
+            if self.server.private is None:
+                self.server.private = json.loads(body).get("visibility") == "private"
             self._json({"url": f"{self.server.url}/datasets/{self.server.name}"})
         elif self.path == "/api/validate-yaml":  # of a README that is part of a commit
             self._json({"errors": [], "warnings": []})

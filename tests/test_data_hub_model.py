@@ -71,6 +71,19 @@ def test_an_adapter_goes_up_with_its_card_and_nothing_else(tmp_path: Path, adapt
     assert "hf_secret_of_the_test" not in run.log_tail() + done.stdout + done.stderr
 
 
+def test_what_should_be_private_does_not_go_where_everybody_sees_it(tmp_path: Path, adapter: Path) -> None:
+    """The hub leaves a repository that exists as it is, whatever is asked."""
+    server = HubServer(NAME, {}, "models", private=False)
+    online = {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0"}
+    run, done = push(tmp_path / "run", online, repository=NAME, folder=str(adapter), license="mit", private=True)
+    server.close()
+    assert done.returncode == 1
+    assert the(run, "error")["message"] == (
+        f"{NAME} is on the hub already and everybody can see it; choose another name, or untick Private."
+    )
+    assert server.files == {}
+
+
 @pytest.mark.parametrize("base", ["meta-llama/Llama-3.2-1B", "data/demo/model", ""])
 def test_a_base_that_is_no_place_on_this_machine_stays_as_it_is(tmp_path: Path, base: str) -> None:
     file = tmp_path / "adapter_config.json"

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pyarrow.parquet as pq
 import pytest
 from run_studio import VIEWER, ended, freeze, labelled_project, started, studio_with_runs, train, wait
 
 from data import models, runs
-from data.errors import BadInput
+from data.errors import BadInput, StudioError
 from data.records import Project, Run
 from data.resume import seal
 from data.rundir import RunDir
 from labeling import preferences
 from studio.again import checkpoint_of, config_of, go_on, start_again, train_rows
 from studio.context import Studio
+from studio.runs_page import RunsPage
 
 pytestmark = pytest.mark.app
 
@@ -146,6 +149,34 @@ def test_a_stopped_run_goes_on_in_its_own_folder(studio: Studio, project: Projec
     assert again.event_offset == folder.tail(0).offset
     assert (folder.path / "stdout-1.log").exists()
     assert len(runs.of_project(studio.db, project.project_id)) == 1
+
+
+def test_a_model_whose_run_goes_on_is_not_to_be_had(studio: Studio, project: Project) -> None:
+    """Its weights are about to change under whatever would be done with them."""
+    run = stopped(studio, project)
+    (made,) = [m for m in studio.models(VIEWER) if m.run_id == run.run_id]
+    go_on(studio, VIEWER, run)
+    assert made.model_id not in [m.model_id for m in studio.models(VIEWER)]
+    with pytest.raises(StudioError, match="not in the list"):
+        studio.model(VIEWER, made.model_id)
+    wait(studio.db, run.run_id, started)
+    studio.jobs.stop(run.run_id)
+    wait(studio.db, run.run_id, ended)
+    assert made.model_id in [m.model_id for m in studio.models(VIEWER)]
+
+
+def test_the_buttons_are_about_the_run_that_is_seen(studio: Studio, project: Project, first: Run) -> None:
+    """Somebody else's run that begins meanwhile is not what a page that is open would stop, publish or go on with."""
+    page = RunsPage(studio)
+    with gr.Blocks() as demo:
+        page.build(demo)
+    request: Any = SimpleNamespace(query_params={}, cookies={}, headers={})
+    _, picked, *_ = page.load(request)
+    assert picked == first.run_id
+    studio.jobs.start("generate", "tests.jobs_child", "somebody else's", project.project_id, {"args": {}})
+    again = page._chosen(VIEWER, picked)
+    assert again is not None
+    assert again.run_id == first.run_id
 
 
 def test_an_old_end_says_nothing_of_a_new_life(studio: Studio, project: Project) -> None:

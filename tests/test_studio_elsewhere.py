@@ -36,6 +36,8 @@ from studio.run_report import after, report
 from studio.run_samples import samples
 from studio.run_verdict import shown
 from studio.run_watch import judged
+from training import carry
+from training.config import RlooConfig
 from training.export import weights_sha256
 from training.launch import Launch
 from training.launch_files import Place
@@ -138,6 +140,23 @@ def test_a_run_is_trained_there_and_comes_back(studio: Studio, run: Run, tmp_pat
     assert (back.status, back.result["steps"]) == ("finished", 2)
     spec = models.get(studio.db, back.result["model_id"]).spec
     assert (Path(spec["adapter"]) / "adapter_model.safetensors").is_file()
+
+
+def test_a_run_that_only_this_studio_can_grade_is_not_packed(studio: Studio, run: Run) -> None:
+    prepared = elsewhere.of_run(studio, VIEWER, run)._replace(method="rloo", config=RlooConfig(reward="a-reward-model"))
+    with pytest.raises(BadInput, match="reward model of this studio cannot be carried"):
+        elsewhere.pack_up(studio, VIEWER, prepared, Place("graded", "training.rloo"), Launch(devices=1))
+
+
+def test_what_does_not_fit_on_the_disk_leaves_no_piece(studio: Studio, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = set(studio.settings.export_dir.iterdir())
+    monkeypatch.setattr(carry, "_code", full)
+    with pytest.raises(OSError, match="No space left"):
+        elsewhere.pack_up(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Place("full", "training.dpo"), LAUNCH)
+    assert set(studio.settings.export_dir.iterdir()) == before
 
 
 def test_a_parent_adapter_is_carried_along(studio: Studio, run: Run, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from labeling import snapshots
 from studio import ingest
 from studio.choices import before_after, judges, rewards, writers
 from studio.context import Studio, Viewer, open_studio
+from studio.form import Form
 from studio.models_page import ModelsPage
 from studio.rewards import own_tokens
 from studio.run_report import held_out_right, training
@@ -105,6 +106,26 @@ def test_rlhf_is_graded_by_what_people_prefer_and_what_can_be_checked_by_rules(s
         fits, visible, reward = chosen(method)
         assert METHOD_FACTS[method].fits in fits
         assert (visible, reward) == (shown, graded), method
+
+
+def test_another_methods_word_does_not_stick_in_the_form(studio: Studio, viewer: Viewer) -> None:
+    """A loss or a grader that this method does not know would stand in a dropdown without it, which the browser cannot send."""
+    page = TrainPage(studio)
+    with gr.Blocks() as demo:
+        page.build(demo)
+    which = [*(each.value for each in page.which.components), []]
+    at = 7 + [knob.name for knob in page.form._knobs].index("loss")
+    knobs = [each.value for each in page.form.components]
+    proposal = Form.proposal(DpoConfig(), {})
+    changed = [{"loss": "hinge", "tuning": "full"}.get(k.name, v) for k, v in zip(page.form._knobs, knobs, strict=True)]
+    shown = page.choose(Request(), "grpo", "demo-model", "", proposal, *which, *changed)  # type: ignore[arg-type]
+    assert shown[at]["value"] in [word for _, word in shown[at]["choices"]]
+    values = {knob.name: update.get("value") for knob, update in zip(page.form._knobs, shown[7:], strict=True)}
+    assert (values["tuning"], values["loss"]) == ("qlora", "dapo")
+    empty = page.form.show(RlooConfig(), "rloo", {}, [])
+    assert {knob.name: update.get("value") for knob, update in zip(page.form._knobs, empty, strict=True)}["reward"] is None
+    back = [None if knob.name == "reward" else value for knob, value in zip(page.form._knobs, knobs, strict=True)]
+    page.choose(Request(), "dpo", "demo-model", "", Form.proposal(RlooConfig(), {}), *which, *back)  # type: ignore[arg-type]
 
 
 def test_a_merged_copy_comes_after_what_was_trained(studio: Studio, viewer: Viewer) -> None:

@@ -100,6 +100,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_bigger_bases_get_smaller_steps(method: str) -> None:
     demo, small, large = (recipe(method, n) for n in (2_000_000, 600_000_000, 7_000_000_000))
+    assert recipe(method, 0) == large, "of a base whose size is not known"
     assert demo == config_class(method)()
     assert demo.learning_rate > small.learning_rate >= large.learning_rate
     assert (small.tuning, large.tuning) == ("lora", "qlora")

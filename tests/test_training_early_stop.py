@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from transformers import TrainerControl, TrainerState
 
 from data.rundir import RunDir
 from tests import tiny_model
 from tests.training_runs import adapter_weights, assistant, dpo_rows, events, make_run, sft_rows
 from training import dpo, sft
 from training.config import DpoConfig, SftConfig
+from training.early_stop import EarlyStop
 
 pytestmark = pytest.mark.model
 
@@ -70,6 +73,20 @@ def test_a_run_that_gets_better_all_the_way_keeps_its_last_adapter(tmp_path: Pat
     assert list(losses) == [2, 4, 6]
     assert losses[2] > losses[4] > losses[6]
     assert (result["stopped_early"], result["best_step"], result["steps"]) == (False, 6, 6)
+
+
+def test_what_a_model_samples_is_judged_by_its_reward(tmp_path: Path) -> None:
+    """The loss of its own answers is 0 whatever they are worth; the evaluation before the first step is of nothing learned."""
+    run = RunDir.create(tmp_path / "run", {})
+    told: Any = SimpleNamespace(held_out={})
+    stop, control = EarlyStop(run, 2, told), TrainerControl()
+    for step, reward in enumerate((0.9, 0.2, 0.5, 0.4, 0.5)):
+        told.held_out = {"eval_loss": 0.0, "eval_reward": reward}
+        stop.on_evaluate(None, TrainerState(global_step=step), control, {"eval_loss": 0.0})  # type: ignore[arg-type]
+    assert (stop.best_step, stop.over, control.should_training_stop) == (2, True, True)
+    assert stop.best_in_words == "held-out reward was highest at step 2 (0.5)"
+    (said,) = events(run, "log")
+    assert said["text"] == "Stopped early at step 4: the held-out reward has not risen since step 2."
 
 
 def test_without_held_out_rows_it_is_off_and_says_so(tmp_path: Path, base: Path) -> None:

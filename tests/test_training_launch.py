@@ -16,12 +16,12 @@ from data.rundir import RunDir
 from training.launch import (
     PRESETS,
     ROOT,
+    End,
     Failure,
     Launch,
     accelerate_argv,
     conclude,
     failures,
-    has_ended,
     main,
     ray_argv,
     why,
@@ -249,12 +249,16 @@ def test_a_process_that_was_killed_is_named() -> None:
 
 
 def test_the_end_that_the_first_process_told_stands(run: RunDir) -> None:
+    end = End(run)
     run.event("status", status="running")
-    assert not has_ended(run)
+    assert not end.is_said()
     run.event("status", status="finished")
-    assert has_ended(run)
+    assert end.is_said()
+    run.event("status", status="queued")  # it goes on from a checkpoint
+    assert not end.is_said()
+    run.event("status", status="finished")
     assert conclude(run, 2, 1) == 0
-    assert [e["status"] for e in run.tail().events] == ["running", "finished"]
+    assert [e["status"] for e in run.tail().events] == ["running", "finished", "queued", "finished"]
 
 
 def test_a_run_that_was_ended_in_the_middle_is_no_failure(run: RunDir) -> None:

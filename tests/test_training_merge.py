@@ -19,11 +19,11 @@ from tiny_model import DEMO_MODEL, save_adapter  # isort: skip
 
 pytestmark = pytest.mark.model
 ROOT = Path(__file__).resolve().parent.parent
-ASKED = ("What is the capital of France?", "What is 3 + 4?", "Sort these words: pear, apple, fig", "Spell the word cat.")
+ASKED = ("What is the capital\u2028of France?", "What is 3 + 4?", "Sort these words: pear, apple, fig", "Spell the word cat.")
 
 
 def merge(folder: Path, spec: ModelSpec, asked: tuple[str, ...] = ASKED) -> RunDir:
-    lines = "".join(json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n" for text in asked)
+    lines = "".join(json.dumps({"messages": [{"role": "user", "content": text}]}, ensure_ascii=False) + "\n" for text in asked)
     file = folder.parent / "asked.jsonl"
     file.write_text(lines, encoding="utf-8")
     data = {"file": "prompts.jsonl", "sha256": sha256_of(file), "rows": len(asked)}

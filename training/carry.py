@@ -58,16 +58,19 @@ def pack(carried: Carried, place: Place, launch: Launch, target: Path) -> Path:
     if made.name:
         texts[made.name] = made.text
     part = target.with_name(f".{target.name}.part")
-    with tarfile.open(part, "w:gz", compresslevel=1) as archive:
-        for name, text in texts.items():
-            _add_text(archive, f"{place.slug}/{name}", text)
-        archive.add(carried.rows, f"{place.slug}/{place.run_dir}/{config['data']['file']}", filter=_plain)
-        for name, file in _code():
-            archive.add(file, f"{place.slug}/{name}", filter=_plain)
-        for name, folder in folders.items():
-            for file in _files(folder):
-                archive.add(file.resolve(), f"{place.slug}/{name}/{file.relative_to(folder).as_posix()}", filter=_plain)
-    part.replace(target)
+    try:
+        with tarfile.open(part, "w:gz", compresslevel=1) as archive:
+            for name, text in texts.items():
+                _add_text(archive, f"{place.slug}/{name}", text)
+            archive.add(carried.rows, f"{place.slug}/{place.run_dir}/{config['data']['file']}", filter=_plain)
+            for name, file in _code():
+                archive.add(file, f"{place.slug}/{name}", filter=_plain)
+            for name, folder in folders.items():
+                for file in _files(folder):
+                    archive.add(file.resolve(), f"{place.slug}/{name}/{file.relative_to(folder).as_posix()}", filter=_plain)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)  # a full disk must not be kept full
     return target
 
 

@@ -53,6 +53,7 @@ class Checkpoints(TrainerCallback):
         if self.config.early_stop and not held_out:
             self.run.event("log", text="There are no held-out rows, so this run cannot be stopped early.")
         if self.start:
+            trainer.args.eval_on_start = False  # it was, before the first step
             self.events.restore(self.start.state["events"])
             self.early.restore(self.start.state["early_stop"])
         trainer.add_callback(self.early)
@@ -64,7 +65,7 @@ class Checkpoints(TrainerCallback):
             self.trainer.train(resume_from_checkpoint=str(self.start.path) if self.start else None)
         except StoppedEvaluating:
             if self._step not in (one.step for one in resume.sealed(self.run.path)):  # else it was no evaluation that was due
-                self.save(unevaluated=True)
+                self.save(unevaluated=not self.trainer.model.training)  # else it was answering prompts to learn from
         except Enough:
             pass
         except (RuntimeError, MemoryError, OSError) as error:
@@ -90,7 +91,7 @@ class Checkpoints(TrainerCallback):
         self.trainer.state.best_model_checkpoint = str(found[0].path)
         self.trainer._load_best_model()
         self.events.held_out = self.early.held_out
-        self.run.event("log", text=f"The held-out loss was lowest at step {best} ({self.early.best:.4g}): that adapter is saved.")
+        self.run.event("log", text=f"The {self.early.best_in_words}: that adapter is saved.")
         return best
 
     def result(self) -> dict[str, Any]:

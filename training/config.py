@@ -55,7 +55,8 @@ REPORTERS: Final[dict[str, str]] = {
 _ADAPTERS = ("qlora", "lora")  # of the methods that need the model before the run beside the one they train
 _ADAPTER_HELP = "This method trains adapters only."
 _EARLY_HELP = (
-    "End after so many evaluations without a lower held-out loss, and keep the adapter of the lowest; 0 = train to the end."
+    "End after so many evaluations without a lower held-out loss (or a higher reward), and keep the best adapter; "
+    "0 = train to the end."
 )
 _SAVE_HELP = "Steps between two checkpoints to go on from; 0 = every few minutes. A stop always leaves one."
 _BACKEND_HELP = "studio is the fast way on one device, trl the library's own trainer (always taken on several)."

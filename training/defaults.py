@@ -16,7 +16,8 @@ _FULL_RATE, _DEMO_FULL_RATE = 0.1, 0.3  # of an adapter's learning rate, for a h
 
 
 def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:
-    """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like.
+    """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like,
+    which 0 (unknown) gets too: it harms a small one least.
 
     `rows`: how many there are to train on, 0 = unknown; with few of them the demo model goes over them more often. The rates for
     real models are those of published recipes (TRL's and the Alignment Handbook's); they are starting points. `tuning`: one of
@@ -24,13 +25,13 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
     """
     cls = config_class(method)
     tuning = tuning if tuning in next(knob.choices for knob in knobs(cls) if knob.name == "tuning") else ""
-    if parameters < _DEMO_SIZE:
+    if 0 < parameters < _DEMO_SIZE:
         slower = _DEMO_FULL_RATE if tuning == "full" else 1.0
         demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)
         a_round = steps_of(replace(demo, epochs=1.0), rows)
         often = (_ANSWERING_STEPS if method in ("rloo", "grpo") else _DEMO_STEPS) / a_round if rows else 0
         return replace(demo, epochs=float(min(_DEMO_EPOCHS, max(demo.epochs, math.ceil(often)))))
-    small = parameters < _SMALL_SIZE
+    small = 0 < parameters < _SMALL_SIZE
     rates = {"sft": 2e-4, "reward": 1e-4} | dict.fromkeys(("dpo", "kto", "orpo", "simpo"), 5e-5 if small else 5e-6)
     rates |= dict.fromkeys(("rloo", "grpo"), 2e-5 if small else 1e-5)
     shared: dict[str, Any] = {

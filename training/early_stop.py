@@ -1,4 +1,5 @@
-"""Early stopping: the loss on the held-out rows decides when to end, and which of the run's adapters is kept.
+"""Early stopping: the loss on the held-out rows decides when to end, and which of the run's adapters is kept. Of a model that
+learns from its own answers the loss says nothing: there the held-out reward decides.
 
 Every evaluation that is better than all before it asks for a checkpoint; after `early_stop` evaluations without a better one the
 run ends. At the end the best checkpoint is what is saved, also when the run went its whole length or was stopped.
@@ -37,9 +38,10 @@ class EarlyStop(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        loss = (metrics or {}).get("eval_loss", math.nan)
-        if not self.patience:
+        if not self.patience or not state.global_step:  # nothing has been learned yet that could be kept
             return
+        reward = self.events.held_out.get("eval_reward")
+        loss = (metrics or {}).get("eval_loss", math.nan) if reward is None else -reward
         if loss < self.best:
             self.best, self.best_step, self.worse = loss, state.global_step, 0
             self.held_out = dict(self.events.held_out)
@@ -50,8 +52,15 @@ class EarlyStop(TrainerCallback):
             control.should_training_stop = True
             self.run.event(
                 "log",
-                text=f"Stopped early at step {state.global_step}: the held-out loss has not fallen since step {self.best_step}.",
+                text=f"Stopped early at step {state.global_step}: the held-out "
+                f"{'loss has not fallen' if reward is None else 'reward has not risen'} since step {self.best_step}.",
             )
+
+    @property
+    def best_in_words(self) -> str:
+        """ "held-out loss was lowest at step 12 (0.41)"."""
+        by = "reward was highest" if "eval_reward" in self.held_out else "loss was lowest"
+        return f"held-out {by} at step {self.best_step} ({abs(self.best):.4g})"
 
     def state(self) -> dict[str, Any]:
         known = math.isfinite(self.best)

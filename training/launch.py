@@ -151,9 +151,9 @@ def surroundings(env: Mapping[str, str]) -> dict[str, str]:
 
 def _wait(run: RunDir, child: subprocess.Popen[bytes]) -> int:
     """Until all have ended; what hangs once the first process has said its end is ended."""
-    leave_at = 0.0
+    leave_at, end = 0.0, End(run)
     while (code := child.poll()) is None:
-        if not leave_at and has_ended(run):
+        if not leave_at and end.is_said():
             leave_at = time.monotonic() + LEAVE_S
         if leave_at and time.monotonic() > leave_at:
             child.terminate()
@@ -162,9 +162,18 @@ def _wait(run: RunDir, child: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def has_ended(run: RunDir) -> bool:
-    """Whether the first process has said how the run ended."""
-    return bool(FINAL_STATUS & set(_statuses(run)))
+class End:
+    """Whether the first process has said how the run ended; asked often, so that no event is read twice."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run, self._read_to = run, 0
+        self._said: list[Mapping[str, Any]] = []
+
+    def is_said(self) -> bool:
+        new = self._run.tail(self._read_to)
+        self._read_to = new.offset
+        self._said = last_life([*self._said, *(event for event in new.events if event.get("type") == "status")])
+        return any(event.get("status") in FINAL_STATUS for event in self._said)
 
 
 def _statuses(run: RunDir) -> list[str]:

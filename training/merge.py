@@ -92,7 +92,7 @@ def read_prompts(run: RunDir, data: dict[str, Any]) -> list[tuple[Message, ...]]
         return []
     file = run.check_data(str(data["file"]), str(data.get("sha256", "")))
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:MAX_PROMPTS]]
+        rows = [json.loads(line) for line in file.read_bytes().splitlines()[:MAX_PROMPTS]]
         return [tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError("The prompts to compare on cannot be read; start the run again.") from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from data.errors import BadInput, RunError, StudioError
 from data.rundir import Loading, RunDir, run_child
 from data.words import count
-from training.config import Method, TrainConfig, method_named, read_args, steps_of
+from training.config import Method, SamplingConfig, TrainConfig, method_named, read_args, steps_of
 from training.knobs import knobs
 from training.memory import estimate, readable, shape_of
 from training.methods import METHOD_FACTS
@@ -217,7 +217,7 @@ def halved(config: TrainConfig) -> Fix | None:
     """Half the batch, twice the accumulation: the same rows a step. None where a batch cannot be halved."""
     least = next(int(knob.min or 1) for knob in knobs(type(config)) if knob.name == "batch_size")
     half = config.batch_size // 2
-    if half < least:
+    if half < least or (isinstance(config, SamplingConfig) and half % config.num_generations):
         return None
     changes = {"batch_size": half, "accumulation": config.accumulation * -(-config.batch_size // half)}
     return Fix(f"{count(half, 'row')} at once, {changes['accumulation']} times a step", changes)

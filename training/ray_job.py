@@ -22,7 +22,7 @@ from typing import Any
 
 from data.errors import RunError, StudioError
 from data.rundir import LOOK_S, RunDir, apart, work
-from training.launch import LEAVE_S, ROOT, Launch, conclude, has_ended, of_run
+from training.launch import LEAVE_S, ROOT, End, Launch, conclude, of_run
 
 
 def main(run: RunDir, processes: int = 0, address: str = "") -> int:
@@ -87,7 +87,8 @@ def train_one(config: dict[str, Any]) -> None:
 
 def _leave(run: RunDir) -> None:
     """Once the first process has said its end the others have little time: one that hangs must not keep the run open for ever."""
-    while not has_ended(run):
+    end = End(run)
+    while not end.is_said():
         time.sleep(LOOK_S)
     time.sleep(LEAVE_S)
     print("The other processes did not end by themselves; ending them.", flush=True)

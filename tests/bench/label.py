@@ -72,7 +72,7 @@ def start_training(home: Path) -> str:
             preferences.cast(db, "rules", one.impression.impression_id, said, simulated=True)
         frozen = snapshots.freeze(db, settings, project.project_id, "preference")
         file = snapshots.file_of(settings, frozen)
-        config = config_class("dpo")(epochs=100, batch_size=4)
+        config = config_class("dpo")(max_steps=1_000_000, batch_size=4)  # it must outlast what is measured
         args = run_args(ModelSpec("local", base=str(demo_project.MODEL)), config)
         data = {"file": file.name, "sha256": frozen.sha256}
         run = jobs.start("dpo", "training.dpo", "bench", project.project_id, {"args": args, "data": data}, {file.name: file})
