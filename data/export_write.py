@@ -30,9 +30,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 WEIGHTED = frozenset({"dpo", "reward", "kto", "sft"})
 
 
+def columns_of(layout: str, weighted: bool) -> tuple[str, ...]:
+    return (*COLUMNS[layout], *(("weight",) if weighted and layout in WEIGHTED else ()))
+
+
 def write(path: Path, format: Format, layout: str, conversational: bool, rows: Iterable[Row], weighted: bool = False) -> int:
     """How many rows were written; OSError when the disk does not take them. `weighted`: rows keep their `weight`."""
-    columns = (*COLUMNS[layout], *(("weight",) if weighted and layout in WEIGHTED else ()))
+    columns = columns_of(layout, weighted)
     rows = ({column: row[column] for column in columns} for row in rows)
     if format == "jsonl":
         return _jsonl(path, rows)

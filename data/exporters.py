@@ -10,7 +10,8 @@
 JSON lines and Parquet hold messages (conversational) or plain text as TRL wants them. CSV is for spreadsheets: messages are JSON in
 a cell, and a cell that a spreadsheet would run as a formula (it starts with = + - @, a tab or a return) gets an apostrophe in
 front, which the importer takes off again. Plain text knows no system message and no earlier turns: such prompts are left out of it
-and counted. What is written is what stands now; for a frozen training set with a manifest see `labeling/snapshots.py`.
+and counted. What is written is what stands now; its manifest is `labeling/manifest.py`, a frozen
+training set `labeling/snapshots.py`.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ CHUNK_ROWS = 1_000
 
 
 class ExportResult(NamedTuple):
-    """`dropped` counts what is not in the file, by a reason of DROPPED."""
+    """`dropped` counts what is not in the file, by a reason of DROPPED; `chosen` are the labels it was made of."""
 
     path: Path
     rows: int
     dropped: dict[str, int]
     sha256: str
+    chosen: Chosen
 
 
 class _Job(NamedTuple):
@@ -99,7 +101,7 @@ def export(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return ExportResult(path, rows, {reason: n for reason, n in job.dropped.items() if n}, sha256_of(path))
+    return ExportResult(path, rows, {reason: n for reason, n in job.dropped.items() if n}, sha256_of(path), chosen)
 
 
 def _why(dropped: Counter[str]) -> str:

@@ -160,11 +160,10 @@ def _trust(manifest: Mapping[str, Any]) -> str:
         held = agreement[name]
         value = "undefined: " + held["note"] if held["value"] is None else f"{held['value']:.2f}{_interval(held)}"
         lines.append(f"- {title}: {value}")
-    if "bias_card" in manifest:
-        left = manifest["bias_card"]["left"]
-        if left["value"] is not None:
-            chosen = f"{left['value']:.2f}{_interval(left)} of {left['n']:,}"
-            lines.append(f"- The left answer was chosen in {chosen}; sides were drawn by lot")
+    for name, says in (("left", "The left answer was chosen in {}; sides were drawn by lot"), ("good", "Called good: {}")):
+        held = manifest.get("bias_card", {}).get(name)  # the one of pairs, the other of answers shown one at a time
+        if held and held["value"] is not None:
+            lines.append("- " + says.format(f"{held['value']:.2f}{_interval(held)} of {held['n']:,}"))
     return "\n".join(lines) + "\n"
 
 

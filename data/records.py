@@ -21,9 +21,7 @@ Split = Literal["train", "held_out"]
 Preference = Literal["a", "b", "tie", "both_bad", "skip", "good", "bad"]
 LabelEventType = Literal["cast", "revised", "retracted", "excluded", "restored"]
 Strength = Literal["", "slightly", "clearly"]
-Flag = Literal[
-    "too_fast", "unread", "identical", "empty", "truncated", "error_text", "identity_leak", "extra", "post_reveal", "early"
-]
+Flag = Literal["too_fast", "unread", "identical", "empty", "truncated", "error_text", "identity_leak", "extra"]
 Outcome = Literal["first", "second", "tie", "both_bad", "good", "bad"]  # a preference in the pair's own order, sides undone
 Policy = Literal["stratified_random", "close_call", "judge_disagreement"]
 Role = Literal["annotator", "researcher", "admin"]
@@ -360,8 +358,6 @@ _dump = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` m
 
 
 def _encode(name: str, value: Any) -> str:
-    if value == ():
-        return "[]"
     if value == ():
         return "[]"  # most labels have neither reasons nor flags
     plain = [m._asdict() for m in value] if name == "messages" else asdict(value) if name == "settings" else value

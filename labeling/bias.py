@@ -130,7 +130,7 @@ def _card(i: int, counts: Ints, measures: _Measures) -> BiasCard:
         flags=(),
     )
     whole = measures.looks[-1] if i < len(measures.looks) - 1 else None
-    return replace(card, flags=_flags(card, whole))
+    return replace(card, flags=(*_flags_of_sides(card), *_flags_of_looks(card, whole), *flags_of_gold(card)))
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------------
@@ -235,8 +235,7 @@ def _holm(effects: tuple[Effect, ...]) -> list[Effect]:
     ]
 
 
-def _flags(card: BiasCard, project: Looks | None) -> tuple[str, ...]:
-    """`project`: what everybody together does, beside what one person does."""
+def _flags_of_sides(card: BiasCard) -> list[str]:
     flags = []
     if _stands_out(card.left):
         flags.append(f"Chose the left answer in {_interval(card.left)} labels that chose a side; sides are drawn by lot: 50 %.")
@@ -245,13 +244,27 @@ def _flags(card: BiasCard, project: Looks | None) -> tuple[str, ...]:
             f"Changed to the other answer in {_interval(card.flips)} pairs seen again with sides swapped; "
             f"two different people disagree on {_percent(TWO_PEOPLE_DISAGREE)}."
         )
+    return flags
+
+
+def flags_of_looks(card: BiasCard, project: BiasCard | None) -> list[str]:
+    """`project`: what everybody together does, beside what one person does."""
+    return _flags_of_looks(card, Looks(project.side, project.length, project.markdown) if project else None)
+
+
+def _flags_of_looks(card: BiasCard, project: Looks | None) -> list[str]:
+    flags = []
     if _stands_out(card.length):
         flags.append(_looks_flag("longer answers", card.length, project and project.length))
     if _stands_out(card.markdown):
         flags.append(_looks_flag("more Markdown", card.markdown, project and project.markdown))
-    if _stands_out(card.gold):
-        flags.append(f"Right on {_interval(card.gold)} known items; at least {_percent(GOLD_FLOOR)} is expected.")
-    return tuple(flags)
+    return flags
+
+
+def flags_of_gold(card: BiasCard) -> list[str]:
+    if not _stands_out(card.gold):
+        return []
+    return [f"Right on {_interval(card.gold)} known items; at least {_percent(GOLD_FLOOR)} is expected."]
 
 
 def _stands_out(measure: Share | Effect) -> bool:

@@ -6,6 +6,7 @@ The same filter that lists labels also names those that are left out or let in a
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,6 +17,7 @@ from data.records import Flag, Preference, Project
 
 State = Literal["counts", "left_out"]
 MOST_AT_ONCE = 20_000
+CHUNK = 20_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ _FOUND = """
         from label_events where project_id = $project and event in ('excluded', 'restored') group by impression_id
     )
     select own.impression_id, own.annotator_id, i.prompt_id, i.left_completion_id as "left", i.right_completion_id as "right",
-           own.preference, own.flags, own.dwell_ms, own.note, own.created_at as said_at,
+           own.preference, own.flags, own.dwell_ms, own.note, own.created_at as said_at, own.seq as seq,
            if(coalesce(is_out, false), decided.actor, '') as actor, if(coalesce(is_out, false), reason, '') as reason
     from own join impressions i using (impression_id) left join decided using (impression_id)
     where own.event != 'retracted' and i.task = $task and coalesce(is_out, false) = $is_out
@@ -67,6 +69,17 @@ def find(db: Database, project: Project, wanted: Wanted, limit: int, offset: int
     sql, bound = _filtered(project, wanted)
     rows = db.rows(f"{sql} order by own.seq desc limit $limit offset $offset", bound | {"limit": limit, "offset": offset})
     return [_listed(row) for row in rows]
+
+
+def every(db: Database, project: Project, wanted: Wanted) -> Iterator[Listed]:
+    """All that match, newest first, a part of them in memory at a time; what is said while they are read is not among them."""
+    sql, bound = _filtered(project, wanted)
+    before = 2**62
+    while rows := db.rows(
+        f"{sql} and own.seq < $before order by own.seq desc limit $limit", bound | {"before": before, "limit": CHUNK}
+    ):
+        before = rows[-1]["seq"]
+        yield from (_listed(row) for row in rows)
 
 
 def count(db: Database, project: Project, wanted: Wanted) -> int:
@@ -94,7 +107,7 @@ def get(db: Database, project: Project, impression_id: str) -> Listed | None:
 
 
 def _listed(row: dict[str, Any]) -> Listed:
-    at = row.pop("said_at")
+    at, _ = row.pop("said_at"), row.pop("seq")
     return Listed(**{**row, "at": at, "flags": tuple(json.loads(row["flags"]))})
 
 

@@ -21,9 +21,10 @@ from data.database import Database
 from data.records import Flag, Project, ProjectSettings
 from labeling.agreement import Agreement, agreement
 from labeling.bias import bias_report
+from labeling.bias_binary import BinaryReport, Called, binary_report
 from labeling.bias_card import SKIP, BiasReport, Gold, LabelColumns, Repeats, Seconds
 from labeling.intervals import Share, wilson
-from labeling.label_data import FLAGS, GOLD, IMPORTED, NORMAL, Labels, Read, Styles, Votes, checks, echoes, load, votes
+from labeling.label_data import FLAGS, GOLD, GOOD, IMPORTED, NORMAL, Labels, Read, Styles, Votes, checks, echoes, load, votes
 from labeling.label_table import LabelTable, decisive, first_labels
 from labeling.looks import by_annotator
 
@@ -82,6 +83,11 @@ class AgreementReport:
 class Cards(NamedTuple):
     people: tuple[str, ...]
     report: BiasReport
+
+
+class BinaryCards(NamedTuple):
+    people: tuple[str, ...]
+    report: BinaryReport
 
 
 # --- overview ---------------------------------------------------------------------------------------------------------------
@@ -271,6 +277,18 @@ def cards(db: Database, project: Project, labels: Labels, styles: Styles) -> Car
     return Cards(labels.people, bias_report(columns, Repeats(*echo), Gold(*check)))
 
 
+def binary_cards(db: Database, project: Project, labels: Labels, styles: Styles) -> BinaryCards:
+    """The same where answers are shown one at a time."""
+    shown = labels.only(np.flatnonzero((labels.kind == NORMAL) | (labels.kind == GOLD)))
+    style = styles.of(project.project_id, shown.left)
+    _, item = np.unique(shown.item, return_inverse=True)
+    good = np.where(shown.preference == SKIP, -1, (shown.preference == GOOD).astype(np.int64))
+    called = Called(shown.annotator, item, good, style.length, style.markdown, shown.dwell_ms)
+    check, echo = checks(db, project.project_id, labels), echoes(labels)
+    again = Repeats(echo.annotator, (echo.before == GOOD).astype(np.int64), (echo.after == GOOD).astype(np.int64))
+    return BinaryCards(labels.people, binary_report(called, again, Gold(*check)))
+
+
 # --- kept -------------------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +328,10 @@ class Reports:
     def cards(self, project: Project) -> Cards:
         """BiasReport of a pairwise project."""
         return self._get(project, "cards", lambda: cards(self._db, project, self.labels(project), self._styles))
+
+    def binary_cards(self, project: Project) -> BinaryCards:
+        """BinaryReport of a binary project."""
+        return self._get(project, "binary", lambda: binary_cards(self._db, project, self.labels(project), self._styles))
 
     def forget(self, project_id: str) -> None:
         with self._lock:

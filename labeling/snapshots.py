@@ -22,23 +22,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data import completions, projects, prompts, votes
 from data.database import Database
 from data.errors import BadInput, NotFound
-from data.pseudonyms import Pseudonyms
-from data.records import Project, Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
+from data.records import Prompt, Snapshot, SnapshotLayout, content_id, from_row, now, to_row
 from data.rundir import sha256_of
 from data.settings import Settings
 from data.votes import Chosen, Filters, Rules
 from data.words import count
+from labeling import manifest as manifests
 from labeling.aggregate import REASONS, PairRow, SingleRow, Tally, preference_rows, sft_rows, single_rows, tally
-from labeling.label_data import Styles, load
-from labeling.label_data import votes as label_votes
-from labeling.label_report import agreement_of, cards
 from labeling.row_checks import sieve
 from training.verdicts import Sieve
 
@@ -88,8 +84,9 @@ def freeze(
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-    manifest = _manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name)
-    manifest |= {"sha256": sha256, **_trust(db, project, chosen)}
+    of_labels = manifests.of_labels(db, project_id, chosen, filters, rules)
+    manifest = _manifest(layout, rows, result, of_labels, leave_out, seed, project.name)
+    manifest |= {"sha256": sha256, **manifests.trust(db, project, chosen)}
     path = file.relative_to(settings.home).as_posix()
     snapshot = Snapshot(snapshot_id, project_id, layout, path, sha256, len(rows), manifest, now())
     db.insert("snapshots", [to_row(snapshot)])
@@ -116,7 +113,8 @@ def preview(
     """Nothing is stored, too few rows are no error."""
     project = projects.get(db, project_id)
     chosen, result, rows = _gather(db, project_id, layout, filters, rules, leave_out, seed)
-    return Preview(_manifest(layout, rows, result, chosen, filters, leave_out, seed, project.name), rows)
+    of_labels = manifests.of_labels(db, project_id, chosen, filters, rules)
+    return Preview(_manifest(layout, rows, result, of_labels, leave_out, seed, project.name), rows)
 
 
 def stamp(db: Database, project_id: str) -> str:
@@ -262,8 +260,7 @@ def _manifest(
     layout: SnapshotLayout,
     rows: Sequence[Row],
     result: Tally,
-    chosen: Chosen,
-    filters: Filters,
+    of_labels: dict[str, Any],
     leave_out: tuple[Sieve, ...],
     seed: int,
     project: str,
@@ -273,14 +270,8 @@ def _manifest(
         "columns": _schema(layout, result.rules).names,
         "project": project,
         "seed": seed,
-        "filters": asdict(filters),
-        "rules": asdict(result.rules),
         "leave_out": sorted(leave_out),
-        "labels": {source: chosen.sources[source] for source in ("people", "simulated", "imported")}
-        | {"left_out": chosen.left_out.total()},
-        "left_out_by": dict(chosen.left_out),
-        "flags": dict(chosen.flags.most_common()),
-        "decided": len(chosen.known),
+        **of_labels,
         "votes_an_item": {str(n): items for n, items in sorted(result.votes_an_item.items())},
         "rows": {split: sum(1 for row in rows if row["split"] == split) for split in ("train", "held_out")},
         "prompts": len({row["prompt_id"] for row in rows}),
@@ -290,25 +281,3 @@ def _manifest(
         manifest["good"] = sum(1 for row in rows if row["label"])
         manifest["bad"] = len(rows) - manifest["good"]
     return manifest
-
-
-def _trust(db: Database, project: Project, chosen: Chosen) -> dict[str, Any]:
-    """How far the labels that count here can be trusted, those that the filters leave out not among them."""
-    held = load(db, project).labels
-    if chosen.left_out:
-        hashes = db.columns("select hash(unnest($ids::varchar[])) as id", {"ids": [cast.impression_id for cast in chosen.cast]})
-        held = held.only(np.isin(held.impression, hashes["id"]))
-    agree = agreement_of(project, label_votes(held, project.task).table)
-    found: dict[str, Any] = {
-        "agreement": {name: asdict(getattr(agree.four, name)) for name in ("alpha", "raw", "fleiss", "ac1")}
-        | {"items": agree.four.n_items, "labels": agree.four.n_labels, "annotators": agree.four.n_annotators}
-    }
-    if project.task == "binary":
-        return found
-    names, report = Pseudonyms(db, project.project_id), cards(db, project, held, Styles(db))
-    flagged = {
-        names.of(report.people[card.annotator]): list(card.flags)
-        for card in report.report.annotators
-        if card.flags and card.annotator is not None
-    }
-    return found | {"bias_card": asdict(report.report.project), "annotators_that_stand_out": flagged}

@@ -31,6 +31,7 @@ VOTES: list[tuple[str, Preference]] = [
     ("Both bad", "both_bad"),
 ]
 SAME = "Both wrote the same, so there is nothing to prefer."
+OPEN = "No vote here: it counts only where the names are hidden until it is given. Tick “Hide which is which” and ask again."
 
 
 class Sampling(NamedTuple):
@@ -118,7 +119,7 @@ class AskTab:
         if blind:
             chosen = random.sample(chosen, len(chosen))
         generation = ask(prompt.strip(), system, *_sampling(temperature, tokens), seed=secrets.randbelow(2**31))
-        asked = Asked(viewer.owner, project.project_id, prompt.strip(), generation, tuple(chosen))
+        asked = Asked(viewer.owner, project.project_id, prompt.strip(), generation, tuple(chosen), named=not blind)
         token = self._memory.add(asked)
         hide, stop = gr.update(visible=False), threading.Event()
         names = _names(asked, hidden=blind)
@@ -131,7 +132,8 @@ class AskTab:
             for columns in merge(streams(self._studio, asked), stop):
                 self._memory.answer(token, [c.text for c in columns])
                 yield [draw_columns(names, columns), *[gr.skip()] * 6]
-        can_vote, said = _votable(columns)
+        can_vote, said = _votable(columns, blind)
+        self._memory.answer(token, [c.text for c in columns], whole=not any(c.error for c in columns))
         yield [
             draw_columns(names, columns),
             gr.skip(),
@@ -148,6 +150,7 @@ class AskTab:
     def show_names(self, token: str, request: gr.Request) -> list[Any]:
         viewer = self._studio.viewer(request)
         asked = self._memory.get(token, viewer.owner, self._studio.project(viewer).project_id)
+        self._memory.name(token)
         hide = gr.update(visible=False)
         return [_revealed(asked), hide, gr.skip(), hide]
 
@@ -166,7 +169,8 @@ class AskTab:
     # --- the vote ---
 
     def _vote(self, token: str, preference: Preference, request: gr.Request) -> list[Any]:
-        """Store what was preferred as a label of the project, then show who was who."""
+        """Store what was preferred as a label of the project, then show who was who. The first vote stands, and none is taken
+        from somebody who knows the names or has not seen both answers to their end, whatever the browser sends."""
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
         asked = self._memory.get(token, viewer.owner, project.project_id)
@@ -175,14 +179,19 @@ class AskTab:
             raise BadInput("A vote needs exactly two answers; choose two models.")
         if len({text.strip() for text in asked.texts}) == 1:
             return [_revealed(asked), hide, note(SAME), hide]
+        if not asked.whole:
+            raise BadInput("Wait until both answers are written.")
         with self._voting:
-            if not self._memory.get(token, viewer.owner, project.project_id).voted:
+            now = self._memory.get(token, viewer.owner, project.project_id)
+            if now.voted is None:
+                if now.named:
+                    raise BadInput("You have seen who wrote which answer, so a vote would not be blind; ask again to vote.")
                 self._studio.visitors.check_room(project, 1, 2, sum(map(len, (asked.prompt, *asked.texts))))
                 self._studio.visitors.check_labels(project, 1)
                 impression = self._store(viewer, project, asked)
                 preferences.cast(self._studio.db, viewer.annotator_id, impression, preference)
-                self._memory.voted(token)  # and not before: a vote that could not be stored can be given again
-        said = next(text for text, vote in VOTES if vote == preference)
+                self._memory.vote(token, preference)  # and not before: a vote that could not be stored can be given again
+        said = next(text for text, vote in VOTES if vote == (now.voted or preference))
         return [_revealed(asked), hide, note(f"You said: {said}. Stored as one more label of this project.", "good"), hide]
 
     def _store(self, viewer: Viewer, project: Project, asked: Asked) -> str:
@@ -254,11 +263,13 @@ def draw_columns(names: Sequence[str], columns: Sequence[Column]) -> Html:
     return Html(f'<div class="st-answers" aria-busy="true">{cards}</div>')
 
 
-def _votable(columns: Sequence[Column]) -> tuple[bool, Html]:
-    """Whether there is something to prefer, and what to say when two wrote the same."""
+def _votable(columns: Sequence[Column], blind: bool) -> tuple[bool, Html]:
+    """Whether a vote is taken, and what to say when two wrote the same or their names were never hidden."""
     texts = [c.text.strip() for c in columns]
     whole = len(texts) == 2 and all(texts) and not any(c.error for c in columns)
     same = whole and len(set(texts)) == 1
+    if whole and not same and not blind:
+        return False, Html(f'<p class="st-sub">{esc(OPEN)}</p>')
     return whole and not same, note(SAME) if same else Html("")
 
 

@@ -5,7 +5,6 @@ A file that was made is offered under an address that only this person's browser
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from data.errors import BadInput, RunError
 from data.exporters import DROPPED, Format, Layout
 from data.hub_push import LICENSES
 from data.records import Project, SnapshotLayout
-from labeling import snapshots
+from labeling import manifest, snapshots
 from studio.context import LOCAL_ANNOTATOR, Studio, Viewer
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.label_choice import LabelChoice
@@ -44,6 +43,7 @@ HUB_SAYS = (
     "Training and held-out prompts as two splits, with a card that says how the labels were made and how far people agree. "
     "“Which labels” above counts here too. It needs a token: set HF_TOKEN before the app starts."
 )
+MANIFEST_SAYS = "The manifest says what fell out and why, how far people agree, and what sways them. "
 NAMES: dict[str, tuple[str, str]] = {
     "dpo": ("preference", "preferences"),
     "reward": ("preference", "preferences"),
@@ -126,10 +126,15 @@ class ExportTab:
             self._studio.db, self._studio.settings, project.project_id, layout, format, bool(messages), filters, rules,
             split,  # type: ignore[arg-type]
         )  # fmt: skip
-        link = self._studio.offers.add(done.path, done.path.name, viewer.owner)
+        beside = manifest.of_export(self._studio.db, project.project_id, done, layout, filters, rules, split)
+        files = [(f"Download {done.path.name}", done.path), ("manifest.json", beside)]
+        links = [(title, self._studio.offers.add(path, path.name, viewer.owner)) for title, path in files]
         left = ", ".join(count(n, *DROPPED[reason]) for reason, n in done.dropped.items())
         said = note(f"{count(done.rows, *NAMES[layout])} written.{f' Left out: {left}.' if left else ''}", "good")
-        return Html(f'{said}<div class="st-actions">{button(f"Download {done.path.name}", link)}</div>')
+        return Html(
+            f'{said}<div class="st-actions">{button(*links[0])}{button(*links[1], quiet=True)}</div>'
+            f'<p class="st-sub">{"" if layout == "prompts" else MANIFEST_SAYS}sha256 of the file: <code>{done.sha256}</code></p>'
+        )
 
     def push_to_hub(
         self, request: gr.Request, dataset: str, layout: SnapshotLayout, license: str, private: bool, *which: Any
@@ -151,10 +156,10 @@ class ExportTab:
         filters, rules = self.which.read(which)
         frozen = snapshots.freeze(studio.db, studio.settings, project.project_id, layout, filters=filters, rules=rules)
         file = snapshots.file_of(studio.settings, frozen)
-        manifest = file.with_suffix(".manifest.json")
-        manifest.write_text(json.dumps(frozen.manifest, ensure_ascii=False, indent=1), encoding="utf-8")
+        beside = file.with_suffix(".manifest.json")
+        manifest.write(beside, frozen.manifest)
         config = {"args": args, "data": {"file": "data.parquet", "sha256": frozen.sha256, "rows": frozen.rows}}
-        files = {"data.parquet": file, "manifest.json": manifest}
+        files = {"data.parquet": file, "manifest.json": beside}
         name = f"{args['dataset']} to the hub"
         run = studio.start_run(viewer, "hub_push", "data.hub_push", name, config, files, [], RunSize(), frozen.snapshot_id)
         return f"./{run_link(run)}"

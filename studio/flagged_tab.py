@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from data import people, prompts
+from data import home, people, prompts
 from data.errors import BadInput
+from data.import_folder import folder_of, safe_name
 from data.pseudonyms import Pseudonyms
 from data.records import Flag, Project
 from labeling import label_list, preferences
@@ -18,20 +19,20 @@ from labeling.label_list import Listed, Wanted
 from studio import pair_view
 from studio import quality_words as words
 from studio.context import Studio
-from studio.frame import PRIVATE, block, choice, guarded
+from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.render import Column, Html, ago, count, empty, esc, note, shorten, table
-from studio.sheet import csv_link
+from studio.sheet import write_csv
 
 ROWS = 20
-MOST_IN_FILE = 500  # rows in the CSV; all labels go out by Export
 FLAGS = [("Any flag", "any"), *((words.FLAG_NAMES[flag], flag) for flag in get_args(Flag)), ("All labels", "all")]
 STATES = [("That count", "counts"), ("Left out", "left_out")]
 PICK = """
 element.addEventListener('click', e => {
-  const a = e.target.closest('[data-pick]');
+  const a = e.target.closest('[data-pick], [data-csv]');
   if (!a) return;
   e.preventDefault();
-  trigger('pick', {id: a.dataset.pick});
+  if ('csv' in a.dataset) trigger('csv');
+  else trigger('pick', {id: a.dataset.pick});
 });
 """
 
@@ -61,6 +62,7 @@ class FlaggedTab:
             self.every = gr.Button("Leave all out", variant="stop", size="md", scale=0, min_width=190, elem_id="flagged-all")
         self.at = gr.Number(0, visible=False, precision=0)
         self.picked = gr.Textbox("", visible=False)
+        self.where = gr.Textbox("", visible=False)  # of the CSV that was made
         look = [self.flag, self.who, self.first, self.last, self.state]
         self.shown = [self.rows, self.back, self.on, self.decide, self.one, self.every, self.at, self.picked]
         place = [*look, self.at]
@@ -78,6 +80,7 @@ class FlaggedTab:
         self.on.click(guarded(self.further), place, self.shown, **quiet)
         self.back.click(guarded(self.nearer), place, self.shown, **quiet)
         self.rows.pick(guarded(self.open), place, self.shown, **quiet)
+        goes_to(self.rows.csv(guarded(self.make_csv), look, self.where, **quiet), self.where)
         done = [*self.shown, self.reason]
         self.one.click(guarded(self.decide_one), [*place, self.picked, self.reason], done, **PRIVATE)
         self.every.click(guarded(self.decide_all), [*look, self.reason], done, **PRIVATE)
@@ -139,6 +142,25 @@ class FlaggedTab:
         self._decide(label_list.ids(self._studio.db, project, wanted), reason, wanted, request)
         return [*self._page(project, wanted, 0), ""]
 
+    def make_csv(self, flag: str, who: str | None, first: str, last: str, state: str, request: gr.Request) -> str:
+        """A file of every label that matches, people by pseudonym; the address to fetch it from."""
+        viewer, project = self._studio.require(request, "researcher"), self._project(request)
+        wanted, db, settings = _wanted(flag, who, first, last, state), self._studio.db, self._studio.settings
+        names = Pseudonyms(db, project.project_id)
+        rows = (
+            (e.prompt_id, names.of(e.annotator_id), e.preference, " ".join(e.flags), e.dwell_ms / 1000, e.at, e.reason)
+            for e in label_list.every(db, project, wanted)
+        )
+        name = f"{safe_name(project.name).lower()[:40]}-flagged-{home.stamp()}.csv"
+        try:
+            path = folder_of(settings.export_dir, project.owner) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8-sig", newline="") as out:
+                write_csv(out, ["prompt_id", "annotator", "said", "flags", "seconds", "at", "left_out_because"], rows)
+        except OSError as error:
+            raise home.words(error, settings) from error
+        return self._studio.offers.add(path, name, viewer.owner)
+
     def _decide(self, impression_ids: list[str], reason: str, wanted: Wanted, request: gr.Request) -> None:
         viewer = self._studio.require(request, "researcher")
         if not reason.strip():
@@ -194,25 +216,10 @@ class FlaggedTab:
         ]
         below = {i: self._pair(each, names) for i, each in enumerate(found) if each.impression_id == opened}
         said = f"{at + 1:,}–{at + len(found):,} of {count(total, 'label')}"
-        place = f'<p class="st-sub st-sheet-head">{said}{self._csv(project, wanted)}</p>'
+        place = (
+            f'<p class="st-sub st-sheet-head">{said}<a href="#" class="st-csv" data-csv title="All {total:,} as a file">CSV</a></p>'
+        )
         return Html(table(columns, rows, label="Labels", below=below) + place)
-
-    def _csv(self, project: Project, wanted: Wanted) -> Html:
-        """The newest of what matches, people by pseudonym."""
-        names = Pseudonyms(self._studio.db, project.project_id)
-        rows = [
-            (
-                each.prompt_id,
-                names.of(each.annotator_id),
-                each.preference,
-                " ".join(each.flags),
-                each.dwell_ms / 1000,
-                each.at,
-                each.reason,
-            )
-            for each in label_list.find(self._studio.db, project, wanted, MOST_IN_FILE)
-        ]
-        return csv_link("labels", ["prompt_id", "annotator", "said", "flags", "seconds", "at", "left_out_because"], rows)
 
     def _pair(self, each: Listed, names: dict[str, str]) -> Html:
         chosen = {"a": each.left, "b": each.right, "good": each.left}.get(each.preference, "")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from data import completions, prompts
 from data.database import Database
 from data.records import Prompt
-from studio.render import Answer, Html, answers, esc
+from studio.render import Answer, Html, answers, quote
 
 
 def of_sides(db: Database, prompt_id: str, shown: Sequence[tuple[str, str, str]]) -> Html:
@@ -31,6 +31,4 @@ def of_item(db: Database, task: str, item_id: str) -> Html:
 
 def _prompt(prompt: Prompt) -> str:
     turns = [*((m.role, m.content) for m in prompt.messages), *(("then", text) for text in prompt.follow_up)]
-    return "".join(
-        f'<p class="st-quote">{"" if role == "user" else f"<b>{esc(role)}:</b> "}{esc(content)}</p>' for role, content in turns
-    )
+    return "".join(quote(content, "" if role == "user" else role) for role, content in turns)

@@ -10,9 +10,10 @@ from data import completions, prompts
 from data.records import Project, Prompt, Split
 from studio.context import Studio
 from studio.frame import PRIVATE, block, guarded
-from studio.render import Answer, Column, Html, answers, count, empty, esc, table
+from studio.render import Answer, Column, Html, answers, count, empty, esc, quote, shorten, table
 
 ROWS = 25
+IN_ROW = 160  # characters of a prompt: two lines
 SPLITS = [("All", "all"), ("For training", "train"), ("Held out", "held_out")]
 SPLIT_NAMES = {"train": "training", "held_out": "held out"}
 PICK = """
@@ -100,14 +101,12 @@ class PromptsTab:
 
     def _draw(self, prompt: Prompt) -> Html:
         found = completions.of_prompts(self._studio.db, [prompt.prompt_id])
-        turns = "".join(
-            f'<p class="st-quote">{"" if m.role == "user" else f"<b>{esc(m.role)}:</b> "}{esc(m.content)}</p>'
-            for m in prompt.messages
-        )
-        later = "".join(f'<p class="st-quote"><b>then:</b> {esc(text)}</p>' for text in prompt.follow_up)
-        known = f'<p class="st-sub">Reference answer: {esc(prompt.reference)}</p>' if prompt.reference else ""
+        whole = len(prompt.messages) == 1 and shorten(prompt.text, IN_ROW) == prompt.text.strip()  # it stands in its row already
+        turns = "" if whole else "".join(quote(m.content, "" if m.role == "user" else m.role) for m in prompt.messages)
+        later = "".join(quote(text, "then") for text in prompt.follow_up)
+        known = quote(prompt.reference, "Reference answer") if prompt.reference else ""
         said = answers([Answer(c.model or "imported", c.text) for c in found]) if found else empty("Nobody has answered it yet.")
-        return Html(f'<div class="st-open">{turns if len(prompt.messages) > 1 else ""}{later}{known}{said}</div>')
+        return Html(f'<div class="st-open">{turns}{later}{known}{said}</div>')
 
 
 def _link(prompt: Prompt, opened: str) -> Html:
@@ -115,5 +114,5 @@ def _link(prompt: Prompt, opened: str) -> Html:
     is_open = prompt.prompt_id == opened
     return Html(
         f'<a href="#" class="st-plain" data-prompt="{"" if is_open else esc(prompt.prompt_id)}" '
-        f'aria-expanded="{str(is_open).lower()}">{esc(prompt.text)}</a>'
+        f'aria-expanded="{str(is_open).lower()}">{esc(shorten(prompt.text, IN_ROW))}</a>'
     )

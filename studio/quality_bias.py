@@ -60,7 +60,7 @@ def _project_card(card: BiasCard) -> Html:
         of: Share | Effect = getattr(card, field)
         needed = f"{of.n_needed:,}" if of.n_needed else "–"
         verdict = told.get(field, "") or (of.note if of.value is None else "")
-        rows.append((name, _told(of, verdict), f"{of.n:,}", needed, says))
+        rows.append((name, cell(of, verdict), f"{of.n:,}", needed, says))
         raw.append((field, of.value, of.low, of.high, of.n, of.n_needed, of.effect, of.p, told.get(field, "")))
     rows.append(("Seconds a label", words.seconds(card.seconds), f"{card.seconds.n:,}", "–", "median and quartiles"))
     raw.append(
@@ -100,8 +100,8 @@ def _cards(annotators: Sequence[BiasCard], people: Sequence[str], names: Names) 
         rows.append(
             (
                 names.of(who),
-                *(_told(getattr(card, field), told[field]) for field in ("left", "length", "markdown", "flips")),
-                _told(card.gold, told["gold"]), words.short_share(card.tie),
+                *(cell(getattr(card, field), told[field]) for field in ("left", "length", "markdown", "flips")),
+                cell(card.gold, told["gold"]), words.short_share(card.tie),
             )
         )  # fmt: skip
         values: list[object] = [names.pseudonym(who), card.n_labels, card.n_decisive, card.n_skips]
@@ -116,7 +116,7 @@ def _cards(annotators: Sequence[BiasCard], people: Sequence[str], names: Names) 
     return draw(Sheet("Bias card of each annotator", columns, rows, head, raw, MOST_PEOPLE), "bias-annotators")
 
 
-def _told(of: Share | Effect, verdict: str) -> Html:
+def cell(of: Share | Effect, verdict: str) -> Html:
     if not verdict:
         return Html(esc(_value(of)))
     css = "st-out" if words.stands_out(of) else "st-muted"

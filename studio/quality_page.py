@@ -14,13 +14,13 @@ from data import people
 from data.pseudonyms import Pseudonyms
 from data.records import Project
 from labeling.label_report import Reports
-from studio import quality_agreement, quality_bias, quality_overview
+from studio import quality_agreement, quality_bias, quality_binary, quality_overview
 from studio.context import Studio
 from studio.flagged_tab import FlaggedTab
 from studio.frame import PRIVATE, Top, block, guarded, heading, query
 from studio.item_tab import ItemTab
 from studio.item_work import Disagreements, GoldItems
-from studio.render import Html, empty
+from studio.render import Html
 
 REPORTS = {"overview": "Overview", "agreement": "Agreement", "bias": "Bias"}
 
@@ -109,7 +109,7 @@ class QualityPage:
             )
         if tab == "bias":
             if project.task == "binary":
-                return empty("Answers are shown one at a time here, so there is no side, length or style to choose by.")
+                return quality_binary.bias(self._reports.binary_cards(project), names)
             return quality_bias.bias(self._reports.cards(project), names)
         return quality_overview.overview(self._reports.overview(project), project, names)
 

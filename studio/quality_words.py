@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labeling.bias_binary import BinaryCard
 from labeling.bias_card import BiasCard, Effect, Seconds
 from labeling.coefficients import Coefficient
 from labeling.intervals import ALPHA, Share
@@ -16,8 +17,6 @@ FLAG_NAMES = {
     "error_text": "error message",
     "identity_leak": "names its model",
     "extra": "more than needed",
-    "post_reveal": "models were known",
-    "early": "before the end",
 }
 OUTCOME_NAMES = {
     "first": "answer 1",
@@ -101,6 +100,15 @@ def verdict(measure: Share | Effect, above: str, below: str, nothing: str, half:
     if needed and measure.n < needed:
         return f"too few to tell: {measure.n:,} of about {needed:,}"
     return nothing
+
+
+def binary_verdicts(card: BinaryCard) -> dict[str, str]:
+    """By the field of the card."""
+    return {
+        "length": verdict(card.length, "calls longer answers good", "calls shorter answers good", "length hardly matters", 0.0),
+        "markdown": verdict(card.markdown, "calls more Markdown good", "calls less Markdown good", "Markdown hardly matters", 0.0),
+        "gold": verdict(card.gold, "", "often wrong on known items", "right on known items", 1.0),
+    }
 
 
 def verdicts(card: BiasCard) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from data.records import Run
 from data.words import count as count
-from studio.render_text import render
+from studio.render_text import MAX_SHOWN, render, said_of_cut
 
 Tone = Literal["", "good", "warn", "bad"]
 _FIGURE = re.compile(r"[+−-]?\d[\d,.]*(?:–\d[\d,.]*)?(?: %| s\b| min\b| h\b)|[+−-]?\d[\d,.]*–\d[\d,.]*")
@@ -268,6 +268,13 @@ def safe_text(text: str) -> Html:
     """What a model or a file wrote, as HTML that can neither load nor run anything."""
     shown = render(text)
     return Html(shown.html + (f'<p class="st-muted st-small">{esc(shown.note)}</p>' if shown.note else ""))
+
+
+def quote(text: str, who: str = "") -> Html:
+    """A prompt's turn as it was written; `who` says whose it is, '' for the person who asks."""
+    note = said_of_cut(text)
+    said = f'<p class="st-quote">{f"<b>{esc(who)}:</b> " if who else ""}{esc(text[:MAX_SHOWN])}</p>'
+    return Html(said + (f'<p class="st-muted st-small">{esc(note)}</p>' if note else ""))
 
 
 def win_bar(rate: float, low: float, high: float, left: str, right: str) -> Html:

@@ -39,9 +39,7 @@ class Rendered(NamedTuple):
 def render(text: str) -> Rendered:
     """Safe HTML of `text`, the text itself (cut where it must be) and what was cut."""
     raw = _printable(text[:MAX_SHOWN])
-    note = ""
-    if len(text) > MAX_SHOWN:
-        note = f"Only the first {MAX_SHOWN:,} of {len(text):,} characters are shown."
+    note = said_of_cut(text)
     if len(raw) > MAX_MARKDOWN:
         return _plain(raw, note or "This text is very long, so it is shown as written.")
     if any(raw.count(mark) > many for mark, many in MAX_MARKS.items()):
@@ -51,6 +49,11 @@ def render(text: str) -> Rendered:
     if any(token.level >= MAX_NESTING - 2 for token in tokens):  # the parser drops what is nested deeper
         return _plain(raw, "This text is nested very deeply, so it is shown as written.")
     return Rendered(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, env), raw, note)
+
+
+def said_of_cut(text: str) -> str:
+    """What to say beside `text[:MAX_SHOWN]`, '' where that is all of it."""
+    return f"Only the first {MAX_SHOWN:,} of {len(text):,} characters are shown." if len(text) > MAX_SHOWN else ""
 
 
 def _plain(raw: str, note: str) -> Rendered:

@@ -12,7 +12,7 @@ from data.errors import NotFound
 from data.records import Judgment, Project, Run
 from studio.context import Studio, Viewer
 from studio.frame import PRIVATE, block, choice, guarded
-from studio.render import Answer, Html, ago, answers, empty, esc, figures, percent, shorten
+from studio.render import Answer, Html, ago, answers, empty, figures, percent, quote, shorten
 from studio.run_report import report
 
 FILTERS: list[tuple[str, str]] = [
@@ -118,7 +118,7 @@ class ResultsTab:
         ]
         return Html(
             f'<div class="st-card"><p class="st-sub">Example {at + 1:,} of {total:,}</p>'
-            f'<p class="st-quote">{esc(asked.text)}</p>{answers(both)}<p class="st-judged">{figures(_verdict(j))}</p></div>'
+            f'{quote(asked.text)}{answers(both)}<p class="st-judged">{figures(_verdict(j))}</p></div>'
         )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TextIO
 
 from data.readers import escape
 from studio.render import Column, Html, esc, table
@@ -40,11 +40,15 @@ def draw(sheet: Sheet, file: str, says: str = "") -> Html:
 
 def csv_link(file: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
     out = io.StringIO()
+    write_csv(out, names, rows)
+    packed = base64.b64encode(("\ufeff" + out.getvalue()).encode()).decode()
+    return Html(f'<a class="st-csv" download="{esc(file)}.csv" href="data:text/csv;charset=utf-8;base64,{packed}">CSV</a>')
+
+
+def write_csv(out: TextIO, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer = csv.writer(out)
     writer.writerow(names)
     writer.writerows([_cell(value) for value in row] for row in rows)
-    packed = base64.b64encode(("\ufeff" + out.getvalue()).encode()).decode()
-    return Html(f'<a class="st-csv" download="{esc(file)}.csv" href="data:text/csv;charset=utf-8;base64,{packed}">CSV</a>')
 
 
 def _cell(value: object) -> object:

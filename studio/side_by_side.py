@@ -14,11 +14,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data.engine import GenRequest, Message, ModelSpec
 from data.errors import EngineError, LimitReached, StudioError
-from data.records import Model
+from data.records import Model, Preference
 from studio.context import Studio
 
 PER_SECOND = 20
@@ -37,7 +37,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt and who answers it, in the order shown (which is shuffled), kept by the server so that a vote can be blind."""
+    """A prompt and who answers it, in the order shown (which is shuffled), kept by the server so that a vote can be blind.
+
+    `named`: this browser has been told who wrote what. `whole`: every answer is written to its end. `voted`: what is stored.
+    """
 
     owner: str
     project_id: str
@@ -45,7 +48,9 @@ class Asked:
     request: GenRequest
     chosen: tuple[Model, ...]
     texts: tuple[str, ...] = ()
-    voted: bool = False
+    named: bool = False
+    whole: bool = False
+    voted: Preference | None = None
 
 
 class Memory:
@@ -71,16 +76,21 @@ class Memory:
             raise LimitReached("This question is too long ago; ask again.")
         return asked
 
-    def answer(self, token: str, texts: Sequence[str]) -> None:
-        with self._lock:
-            if token in self._asked:
-                self._asked[token] = replace(self._asked[token], texts=tuple(texts))
+    def answer(self, token: str, texts: Sequence[str], whole: bool = False) -> None:
+        self._change(token, texts=tuple(texts), whole=whole)
 
-    def voted(self, token: str) -> None:
-        """Remember that its vote is stored."""
+    def name(self, token: str) -> None:
+        """Remember, before the names go out, that from now on no vote on it is blind."""
+        self._change(token, named=True)
+
+    def vote(self, token: str, preference: Preference) -> None:
+        """Remember the vote that is stored; it shows the names."""
+        self._change(token, voted=preference, named=True)
+
+    def _change(self, token: str, **fields: Any) -> None:
         with self._lock:
             if token in self._asked:
-                self._asked[token] = replace(self._asked[token], voted=True)
+                self._asked[token] = replace(self._asked[token], **fields)
 
 
 def streams(studio: Studio, asked: Asked) -> list[Callable[[], Iterator[str]]]:

@@ -29,6 +29,7 @@ CORPUS: dict[str, str] = {
     "rtl": "safe \u202e gnp.exe \u202c \u2066 isolated \u2069 \u200f right to left",
     "zalgo": "Z" + "\u0351\u0343\u036b\u0368" * 400,
     "long line": "x" * 100_000,
+    "1 MB line": "y" * 1_000_000,
     "long word in a table": "| a |\n|---|\n| " + "w" * 20_000 + " |",
     "tex link": r"$\href{javascript:window.__pwned=19}{x}$ $\url{https://evil.example}$ $\includegraphics{https://evil.example/i.png}$",
     "tex html": r"$\htmlId{label-page}{x}$ $\htmlStyle{position:fixed}{x}$ $\htmlData{a=b}{x}$",

@@ -1,33 +1,45 @@
-"""Fill a workspace and leave a run going in it, as an app that was killed would: `python -m tests.kill_seed HOME SECONDS`.
+"""Fill a workspace and leave a run going in it, as an app that was killed would: `python -m tests.kill_seed HOME SECONDS PEOPLE`.
 
-Ends without waiting for the run. Prints the run's id.
+Ends without waiting for the run. Prints a JSON object: the run's id, and a cookie for each annotator who has an account; with 0
+annotators the workspace is for one person who needs none.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
-from data import people
+from data import accounts, members, people
 from data.database import Database
+from data.records import ProjectSettings
 from data.settings import Settings
 from studio.jobs import Jobs
+from studio.sessions import Sessions
 from tests.labelling import seed_project
 
 
-def main(home: str, seconds: str) -> None:
-    settings = Settings(home=Path(home))
+def main(home: str, seconds: str, annotators: str) -> None:
+    several = int(annotators)
+    settings = Settings(home=Path(home), accounts=several > 0)
     db = Database(settings)
-    project = seed_project(db, n_prompts=400)
+    overlap = ProjectSettings(overlap=max(1, several))
+    project = seed_project(db, n_prompts=3_000 if several else 400, settings=overlap)  # more than they can label
     people.ensure(db, "local", "You", "local")
     people.set_open_project(db, "local", project.project_id)
+    cookies = []
+    for i in range(several):
+        account = db.write(lambda cursor, i=i: accounts.add(cursor, f"annotator{i}", "", "annotator"))
+        members.add(db, project.project_id, account.annotator_id)
+        people.set_open_project(db, account.annotator_id, project.project_id)
+        cookies.append(Sessions(settings, db).cookie(account.annotator_id, https=False).split(";")[0])
     jobs = Jobs(settings, db)
     jobs.reconcile()
     args = {"args": {"steps": int(seconds) * 5, "seconds_a_step": 0.2}}
     run = jobs.start("generate", "tests.jobs_child", "a long run", project.project_id, args)
     while not db.value("select pid from runs where run_id = ?", [run.run_id]):
         pass
-    print(run.run_id)
+    print(json.dumps({"run_id": run.run_id, "cookies": cookies}))
     jobs.close()
     db.close()
 

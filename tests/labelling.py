@@ -5,7 +5,7 @@ from __future__ import annotations
 from data import completions, people, projects, prompts
 from data.database import Database
 from data.engine import Message
-from data.records import Completion, Project, Prompt, Task
+from data.records import Completion, Project, ProjectSettings, Prompt, Task
 
 MODEL_NAME = "secret-model-7b"  # what no annotator may ever receive
 RUN_ID = "run-of-the-secret-model"
@@ -20,9 +20,10 @@ def seed_project(
     categories: tuple[str, ...] = ("sums", "capitals", "sorting"),
     name: str = "Test project",
     guidelines: str = "Choose the answer that is **right** and short.",
+    settings: ProjectSettings = ProjectSettings(),
 ) -> Project:
     """`n_prompts` prompts with `n_completions` different texts each, by as many models."""
-    project = projects.create(db, name, task=task, owner=owner, guidelines=guidelines)
+    project = projects.create(db, name, task=task, owner=owner, guidelines=guidelines, settings=settings)
     asked = [
         prompt(project, f"Question number {i}: what is {i} + {i + 1}?", categories[i % len(categories)]) for i in range(n_prompts)
     ]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from labelling import seed_texts
 
-from data import completions, gold, impressions, labels, people, projects
+from data import completions, gold, impressions, labels, people, projects, prompts
 from data.database import Database
-from data.records import Flag, Impression, ImpressionKind, LabelEvent, Pair, Preference, Project, ProjectSettings, now
+from data.records import Completion, Flag, Impression, ImpressionKind, LabelEvent, Pair, Preference, Project, ProjectSettings, now
 
 PEOPLE = {"ada": "Ada", "ben": "Ben", "cleo": "Cleo", "lefty": "Lefty"}
 
@@ -99,3 +99,48 @@ def preference(says: str, mirrored: bool) -> Preference:
     """As stored, sides done: a = the left answer."""
     plain: Mapping[str, Preference] = {"left": "a", "right": "b", "tie": "tie", "both_bad": "both_bad", "skip": "skip"}
     return plain.get(says, "a" if (says == "first") != mirrored else "b")
+
+
+def seed_binary(db: Database, n_items: int = 80, seed: int = 2) -> Project:
+    """Answers shown one at a time: Ada and Ben mostly agree, Lefty calls the long ones good. Gold, repeats, a skip."""
+    rng = random.Random(seed)
+    texts = [(f"Question number {i}?", _text(i, 0, rng), _text(i, 1, rng)) for i in range(n_items // 2)]
+    project = seed_texts(db, texts, task="binary")
+    projects.rename(db, project.project_id, "One at a time")
+    projects.change(db, project.project_id, ProjectSettings(overlap=3))
+    found = prompts.of_project(db, project.project_id)
+    answers = completions.of_prompts(db, [p.prompt_id for p in found])
+    typical = sorted(len(a.text) for a in answers)[len(answers) // 2]
+    for answer in answers[:6]:
+        gold.add(db, project.project_id, answer.completion_id, "good", "ada")
+    for annotator_id in ("ada", "ben", "lefty"):
+        people.ensure(db, annotator_id, PEOPLE[annotator_id], "account")
+        said = [_good(annotator_id, i, answer, typical, rng) for i, answer in enumerate(answers)]
+        first = [_shown(project, annotator_id, answer, "gold" if i < 6 else "normal") for i, answer in enumerate(answers)]
+        again = [_shown(project, annotator_id, answers[i], "repeat", first[i].impression_id) for i in (10, 11, 12)]
+        twice = [not said[10], said[11], said[12]]  # the first of the three is called otherwise now
+        impressions.add(db, [*first, *again])
+        labels.append(db, [_called(one, good) for one, good in zip([*first, *again], [*said, *twice], strict=True)])
+    skipped = _shown(project, "ben", answers[20], "normal")
+    impressions.add(db, [skipped])
+    labels.append(db, [_called(skipped, None)])
+    return projects.get(db, project.project_id)
+
+
+def _good(annotator_id: str, i: int, answer: Completion, typical: int, rng: random.Random) -> bool:
+    if annotator_id == "lefty":
+        return len(answer.text) > typical
+    return i < 6 or (i % 3 != 0) != (rng.random() < 0.1)
+
+
+def _shown(project: Project, annotator_id: str, answer: Completion, kind: ImpressionKind, repeat_of: str = "") -> Impression:
+    """One answer by itself."""
+    at = now()
+    place = (project.project_id, annotator_id, answer.prompt_id, "", answer.completion_id, "", "binary")
+    return Impression(uuid.uuid4().hex, *place, kind, "stratified_random", 1.0, at, at, repeat_of)  # type: ignore[arg-type]
+
+
+def _called(shown: Impression, good: bool | None) -> LabelEvent:
+    says: Preference = "skip" if good is None else "good" if good else "bad"
+    place = (str(uuid.uuid4()), shown.impression_id, shown.project_id, shown.annotator_id, "cast", says)
+    return LabelEvent(*place, dwell_ms=5_000)  # type: ignore[arg-type]

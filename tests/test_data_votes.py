@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections import Counter
 from datetime import date
@@ -18,7 +20,7 @@ from data.majority import decide, good_or_bad
 from data.records import Pair, Project
 from data.settings import Settings
 from data.votes import Filters, Rules, choose
-from labeling import preferences, snapshots
+from labeling import manifest, preferences, snapshots
 from labeling.aggregate import preference_rows, single_rows, tally
 
 LAYOUTS = ("preference", "binary", "sft")
@@ -137,6 +139,31 @@ def test_an_export_and_a_snapshot_hold_the_same_rows(db: Database, settings: Set
         assert not by_split["train"] & by_split["held_out"]
         train = exporters.export(db, settings, project.project_id, name, "parquet", filters=filters, rules=rules, split="train")  # type: ignore[arg-type]
         assert train.rows == snapshot.manifest["rows"]["train"]
+
+
+def test_an_exported_file_has_a_manifest_that_says_the_same_as_a_snapshots(db: Database, settings: Settings) -> None:
+    project = seed_labelled(db, 24)
+    filters, rules = Filters(without_flags=("too_fast",), annotators=("ada", "lefty")), Rules("weighted")
+    done = exporters.export(db, settings, project.project_id, "dpo", "csv", filters=filters, rules=rules, split="train")
+    file = manifest.of_export(db, project.project_id, done, "dpo", filters, rules, "train")
+    beside = json.loads(file.read_text(encoding="utf-8"))
+    frozen = snapshots.freeze(db, settings, project.project_id, "preference", filters=filters, rules=rules).manifest
+    same = {"filters", "rules", "labels", "left_out_by", "flags", "decided", "agreement", "bias_card", "annotators_that_stand_out"}
+    assert {name: beside[name] for name in same} == {name: frozen[name] for name in same}
+    assert file == done.path.with_suffix(".manifest.json")
+    assert beside["sha256"] == hashlib.sha256(done.path.read_bytes()).hexdigest()
+    assert (beside["file"], beside["bytes"]) == (done.path.name, done.path.stat().st_size)
+    assert (beside["rows"], beside["split"]) == (frozen["rows"]["train"], "train")
+    assert beside["columns"] == ["prompt", "chosen", "rejected", "weight"]
+    held_out = {"split"} if frozen["rows"]["held_out"] else set()
+    assert {reason: n for reason, n in beside["dropped"].items() if reason != "split"} == frozen["dropped"]
+    assert set(beside["dropped"]) - set(frozen["dropped"]) == held_out
+    assert not {"ada", "lefty"} & set(beside["filters"]["annotators"]), "people by pseudonym"
+    assert all(who.startswith("annotator-") for who in beside["filters"]["annotators"])
+    asked = exporters.export(db, settings, project.project_id, "prompts", "jsonl")
+    told = json.loads(manifest.of_export(db, project.project_id, asked, "prompts", Filters(), Rules()).read_text(encoding="utf-8"))
+    assert told["rows"] == 24
+    assert "labels" not in told
 
 
 def test_the_manifest_says_what_fell_out_and_how_far_to_trust_it(db: Database, settings: Settings) -> None:

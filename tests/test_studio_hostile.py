@@ -231,6 +231,7 @@ def test_hostile_prompts_and_answers_are_opened(app: App, watch: Watch) -> None:
             page.locator("#prompts-rows a[aria-expanded]").nth(at).click()
             page.locator("#prompts-rows tr", has=page.locator("a[aria-expanded=true]")).locator("+ tr .st-open").wait_for()
             watch.check(50)
+            assert page.locator("#prompts-rows").evaluate("e => e.textContent.length") <= 1_500_000
         if last < total:
             page.get_by_role("button", name="Next").click()
 

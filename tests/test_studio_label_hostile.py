@@ -36,6 +36,7 @@ def test_the_hostile_corpus_runs_nothing_loads_nothing_and_keeps_the_layout(site
             bar: document.querySelector('.al-votes').getBoundingClientRect().toJSON(),
             top: document.elementFromPoint(innerWidth / 2, document.querySelector('.al-votes').getBoundingClientRect().top + 20)
                 .closest('.al-dock') !== null,
+            held: document.querySelector('.al-item').textContent.length,
             forbidden: [...document.querySelectorAll(forbidden.map(what => '.al-item ' + what))].map(e => e.outerHTML),
         })""",
             FORBIDDEN,
@@ -45,6 +46,7 @@ def test_the_hostile_corpus_runs_nothing_loads_nothing_and_keeps_the_layout(site
         assert seen["top"], "the vote bar is covered"
         assert seen["bar"]["bottom"] <= 800
         assert seen["forbidden"] == []
+        assert seen["held"] <= 1_500_000, "a text goes to the browser without an end"
         if k % 3 == 0:
             page.keyboard.press("r")
             page.wait_for_timeout(30)

@@ -159,6 +159,31 @@ def test_offline_for_a_while(site: Site, page: Any) -> None:
     assert page.locator(".al-problems").text_content() == ""
 
 
+@pytest.mark.slow  # it waits the half minute
+def test_half_a_minute_offline(site: Site, page: Any) -> None:
+    """Longer than a request may take and than the pauses between tries grow at first; the page says so all the while."""
+    project = seed_project(site.db, 40)
+    site.open(project)
+    visit(page, site.url)
+    page.context.set_offline(True)
+    since = time.monotonic()
+    expected: dict[str, str] = {}
+    while time.monotonic() - since < 30:
+        if len(expected) < 15:
+            expected[press(page, "12"[len(expected) % 2])["id"]] = "ab"[len(expected) % 2]
+            unsent = f"{len(expected)} unsent"
+            page.wait_for_function("said => document.querySelector('.al-status').textContent === said", arg=unsent)
+        assert page.locator(".al-status").text_content() == unsent
+        assert "cannot be reached" in page.locator(".al-problems").text_content()
+        page.wait_for_timeout(1_000)
+    assert said(site.db, project.project_id) == {}
+    page.context.set_offline(False)
+    saved(page)  # by itself
+    assert said(site.db, project.project_id) == expected
+    assert page.locator(".al-problems").text_content() == ""
+    assert shown(page)["id"] not in expected
+
+
 def test_leaving_with_unsent_labels_asks_first(site: Site, page: Any) -> None:
     project = seed_project(site.db, 10)
     site.open(project)

@@ -5,6 +5,7 @@ What counts is what is stored, never what a page says it did. The loop with a mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import free_port
+from conftest import SCREENSHOTS, free_port
 from fakes import FakeEngine
 from labelling import completion, prompt, seed_project
 from openai_server import openai_server
@@ -248,6 +249,12 @@ def test_an_export_is_made_and_fetched(app: App, page: Any) -> None:
     assert sorted(row["prompt"][0]["content"] for row in rows) == sorted(
         p.text for p in prompts.of_project(app.db, project.project_id)
     )
+    with page.expect_download() as manifest:
+        page.get_by_role("link", name="manifest.json").click()
+    told = json.loads(Path(manifest.value.path()).read_text())
+    assert told["sha256"] == hashlib.sha256(Path(download.value.path()).read_bytes()).hexdigest()
+    assert told["sha256"] in page.locator("#export-made").inner_text()
+    page.screenshot(path=SCREENSHOTS / "export-made.png", full_page=True)
     page.get_by_label("Preferences: prompt, chosen, rejected (TRL: DPO)").check()
     page.locator("#export-go").click()
     page.locator(".toast-body", has_text="nothing to export").wait_for()

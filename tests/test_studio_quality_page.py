@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import pytest
 from conftest import SCREENSHOTS, free_port
 from labelling import MODEL_NAME, seed_project
 from page_browser import open_part, settled
-from quality_seed import seed_labelled
+from quality_seed import seed_binary, seed_labelled
 
 from data import adjudications, gold, people, projects
 from data.database import Database
@@ -147,6 +148,22 @@ def test_nothing_to_measure_is_said_with_what_to_do(app: App, page: Any) -> None
     assert "Agreement needs labels" in page.locator("#quality-agreement").inner_text()
 
 
+def test_the_bias_card_of_answers_shown_one_at_a_time(app: App, page: Any) -> None:
+    app.open(seed_binary(app.db))
+    for theme, width in (("light", 1280), ("dark", 1280), ("light", 390)):
+        page.set_viewport_size({"width": width, "height": 800})
+        visit(page, app, "bias", theme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=SCREENSHOTS / f"quality-bias-binary-{theme}-{width}.png", full_page=True)
+    told = page.locator("#quality-bias").inner_text()
+    assert "Lefty: Favours longer answers" in told
+    assert "left" not in told.replace("Lefty", "").lower()
+    head, *rows = sheet(page, "Bias card of each annotator")
+    assert len(rows) == 3
+    assert not re.search("Ada|Ben|Lefty", str(rows))
+    assert all(0 <= float(row[head.index("good_low")]) <= float(row[head.index("good")]) for row in rows)
+
+
 # --- lists to decide about ---
 
 
@@ -189,6 +206,29 @@ def test_what_is_left_out_in_bulk_is_what_the_filter_shows(app: App, page: Any) 
     press(page, f"Leave all {len(theirs)} out")
     page.get_by_text("left out.").first.wait_for()
     assert set(left_out(app, project)) == theirs
+
+
+def test_the_csv_of_a_filter_holds_every_label_it_finds_and_names_nobody(
+    app: App, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labeling.label_list.CHUNK", 50)  # more than one part
+    visit(page, app, "flagged")
+    choose(page, "#flagged-flag", "All labels")
+    total = app.db.value("select count(*) from current_labels where project_id = ?", [app.project.project_id])
+    assert total > 150
+    page.locator("#quality-flagged", has_text=f"1–20 of {total} labels").wait_for()
+    with page.expect_download() as started:
+        page.locator("#quality-flagged a[data-csv]").click()
+    assert started.value.suggested_filename.startswith("several-people-flagged-")
+    text = Path(started.value.path()).read_text(encoding="utf-8-sig")
+    head, *rows = csv.reader(io.StringIO(text))
+    assert head == ["prompt_id", "annotator", "said", "flags", "seconds", "at", "left_out_because"]
+    assert len(rows) == total
+    sql = "select i.prompt_id, l.preference, count(*) as n from current_labels l join impressions i using (impression_id)"
+    stored = app.db.rows(f"{sql} where l.project_id = ? group by all", [app.project.project_id])
+    assert Counter((row[0], row[2]) for row in rows) == {(r["prompt_id"], r["preference"]): r["n"] for r in stored}
+    assert not re.search("Ada|Ben|Cleo|Lefty|ada|lefty", text)
+    assert page.url.split("?")[0].endswith("/quality"), "the page stays"
 
 
 def test_a_disagreement_is_decided_and_taken_back(app: App, page: Any) -> None:

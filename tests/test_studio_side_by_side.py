@@ -112,12 +112,19 @@ def test_leaving_stops_the_models() -> None:
     ],
 )
 def test_a_vote_is_offered_where_there_is_something_to_prefer(answers: list[str], can_vote: bool, says_same: bool) -> None:
-    offered, said = _votable([Column(text, True, "") for text in answers])
+    offered, said = _votable([Column(text, True, "") for text in answers], blind=True)
     assert (offered, "the same" in said) == (can_vote, says_same)
 
 
+@pytest.mark.parametrize(("second", "says"), [("two", "names are hidden"), ("one", "the same"), ("", "")])
+def test_no_vote_where_the_names_are_shown(second: str, says: str) -> None:
+    offered, said = _votable([Column("one", True, ""), Column(second, True, "")], blind=False)
+    assert not offered
+    assert says in said if says else said == ""
+
+
 def test_no_vote_on_an_answer_that_failed() -> None:
-    assert _votable([Column("one", True, ""), Column("half", True, "The server is down.")]) == (False, "")
+    assert _votable([Column("one", True, ""), Column("half", True, "The server is down.")], True) == (False, "")
 
 
 # --- what was asked ---
@@ -140,11 +147,13 @@ def test_a_question_belongs_to_one_person_and_project() -> None:
 def test_a_question_remembers_that_its_vote_is_stored() -> None:
     memory = Memory()
     token, other = memory.add(asked()), memory.add(asked())
-    memory.voted(token)
-    memory.voted("guess")
+    memory.vote(token, "a")
+    memory.vote("guess", "a")
     memory.answer(token, ["one", "two"])
-    assert memory.get(token, "anna", "p1").voted
-    assert not memory.get(other, "anna", "p1").voted
+    assert memory.get(token, "anna", "p1").voted == "a"
+    assert memory.get(token, "anna", "p1").named, "a vote shows the names"
+    assert memory.get(other, "anna", "p1").voted is None
+    assert not memory.get(other, "anna", "p1").named
 
 
 def test_old_questions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

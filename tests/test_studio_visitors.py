@@ -30,9 +30,9 @@ from starlette.testclient import TestClient
 
 from data import completions, import_folder, models, projects, prompts, runs
 from data.engine import Message, ModelSpec
-from data.errors import LimitReached, NotFound, StudioError, WorkspaceError
+from data.errors import BadInput, LimitReached, NotFound, StudioError, WorkspaceError
 from data.import_folder import folder_of
-from data.records import Model, Run, now
+from data.records import Model, Project, Run, now
 from data.settings import Settings
 from studio import visitors
 from studio.compare_page import ComparePage
@@ -109,6 +109,12 @@ def run_of(studio: Studio, token: str, kind: Any = "dpo", **fields: Any) -> Run:
     folder.mkdir()
     (folder / "stdout.log").write_text(f"secret log of {token[:4]}")
     return made
+
+
+def answered(who: Viewer, project: Project, model: Model, **fields: Any) -> Asked:
+    """A question on the Compare page whose two answers are there."""
+    request = ask("hi", "", 0.8, 16, 1)
+    return Asked(who.owner, project.project_id, "hi", request, (model, model), ("one", "two"), **{"whole": True, **fields})
 
 
 def shown(value: Any) -> str:
@@ -326,8 +332,7 @@ def test_a_vote_needs_ones_own_question(studio: Studio) -> None:
     bert = viewer(studio, BERT)
     his = studio.project(bert)
     model = adapter(studio, BERT)
-    asked = Asked(bert.owner, his.project_id, "hi", ask("hi", "", 0.8, 16, 1), (model, model), ("one", "two"))
-    token = tab._memory.add(asked)
+    token = tab._memory.add(answered(bert, his, model))
     for handler in (tab.vote_a, tab.show_names):
         with pytest.raises(StudioError, match="ask again"):
             call(handler, token, request(ANNA))
@@ -590,7 +595,7 @@ def test_a_forged_prompt_of_any_length_is_refused(studio: Studio) -> None:
 def test_a_vote_that_could_not_be_stored_can_be_given_again(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     tab, anna = ComparePage(studio).ask, viewer(studio, ANNA)
     project, model = studio.project(anna), adapter(studio, ANNA)
-    token = tab._memory.add(Asked(anna.owner, project.project_id, "hi", ask("hi", "", 0.8, 16, 1), (model, model), ("one", "two")))
+    token = tab._memory.add(answered(anna, project, model))
     with monkeypatch.context() as broken:
         broken.setattr("studio.ask_tab.preferences.cast", lambda *_: (_ for _ in ()).throw(WorkspaceError("The disk is full.")))
         with pytest.raises(WorkspaceError, match="full"):
@@ -601,6 +606,54 @@ def test_a_vote_that_could_not_be_stored_can_be_given_again(studio: Studio, monk
     assert projects.counts(studio.db, project.project_id).labels == 1
     tab.vote_b(token, request(ANNA))
     assert [row["preference"] for row in studio.db.rows("select preference from label_events")] == ["a"]
+
+
+def test_a_vote_that_is_not_blind_is_refused_whoever_sends_it(studio: Studio) -> None:
+    """The buttons are gone by then, so only a forged event (or one from a second tab) comes this far."""
+    tab, anna = ComparePage(studio).ask, viewer(studio, ANNA)
+    project, model = studio.project(anna), adapter(studio, ANNA)
+    memory, votes = tab._memory, (tab.vote_a, tab.vote_b, tab.vote_tie, tab.vote_bad)
+    looked_first = memory.add(answered(anna, project, model))
+    assert model.name in shown(call(tab.show_names, looked_first, request(ANNA)))
+    for token, says in (
+        (looked_first, "would not be blind"),
+        (memory.add(answered(anna, project, model, named=True)), "would not be blind"),  # “Hide which is which” was off
+        (memory.add(answered(anna, project, model, whole=False)), "until both answers are written"),
+    ):
+        for vote in votes:
+            with pytest.raises(BadInput, match=says):
+                call(vote, token, request(ANNA))
+    assert projects.counts(studio.db, project.project_id).labels == 0
+    blind = memory.add(answered(anna, project, model))
+    assert "Answer 1 is better" in shown(call(tab.vote_a, blind, request(ANNA)))
+    again = shown([call(tab.vote_b, blind, request(ANNA)), call(tab.show_names, blind, request(ANNA))])
+    assert "Answer 1 is better" in again, "what it says is what is stored"
+    assert "Answer 2 is better" not in shown(call(tab.vote_b, blind, request(ANNA)))
+    assert [row["preference"] for row in studio.db.rows("select preference from label_events")] == ["a"]
+
+
+@pytest.mark.parametrize("blind", [True, False])
+def test_only_a_blind_question_asks_for_a_vote(studio: Studio, monkeypatch: pytest.MonkeyPatch, blind: bool) -> None:
+    """From the press of “Ask them” to the forged vote."""
+    tab, anna = build(ComparePage(studio)).ask, request(ANNA)
+    adapter(studio, ANNA)
+    other = next(model.model_id for model in studio.models(viewer(studio, ANNA)) if model.name == "adapter")
+    monkeypatch.setattr(studio.visitors, "check_models", lambda *_: None)
+    monkeypatch.setattr("studio.ask_tab.streams", lambda *_: [lambda: iter(["one"]), lambda: iter(["two"])])
+    tokens: list[str] = []
+    for update in tab.ask(anna, ["demo-model", other], "hello", "", 0.8, 64, blind):
+        if isinstance(update[2], str):
+            tokens.append(update[2])
+            with pytest.raises(BadInput):
+                call(tab.vote_a, tokens[0], anna)  # nothing is written yet
+    assert update[3]["visible"] is blind
+    assert ("names are hidden" in shown(update[4])) is not blind
+    if blind:
+        assert "Stored" in shown(call(tab.vote_a, tokens[0], anna))
+    else:
+        with pytest.raises(BadInput, match="not be blind"):
+            call(tab.vote_a, tokens[0], anna)
+    assert studio.db.value("select count(*) from label_events") == int(blind)
 
 
 # --- the end of a visit ---
