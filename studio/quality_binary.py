@@ -84,7 +84,7 @@ def _interval(name: str, card: BinaryCard) -> Interval:
 def _cards(annotators: Sequence[BinaryCard], people: Sequence[str], names: Names) -> Html:
     columns = [
         Column("Annotator"), Column("Called good", "num"), Column("Length", "num"), Column("Markdown", "num"),
-        Column("Changed their mind", "num"), Column("Gold right", "num"), Column("Seconds", "num", wide=True),
+        Column("Changed", "num"), Column("Gold right", "num"), Column("Seconds", "num", wide=True),
     ]  # fmt: skip
     rows, raw = [], []
     for card in sorted(annotators, key=lambda card: -card.n_labels):

@@ -244,7 +244,7 @@ def test_an_export_is_made_and_fetched(app: App, page: Any) -> None:
     page.locator("#export-go").click()
     says(page, "4 prompts written")
     with page.expect_download() as download:
-        page.locator("#export-made .st-cta").click()
+        page.locator("#export-made .st-cta").first.click()
     rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
     assert sorted(row["prompt"][0]["content"] for row in rows) == sorted(
         p.text for p in prompts.of_project(app.db, project.project_id)

@@ -290,7 +290,7 @@ def test_an_export_leaves_out_flagged_labels_and_weighs_the_rest(app: App, page:
     choose(page, "#export-flags", "Too fast")
     page.keyboard.press("Escape")
     page.locator("#export-go").click()
-    link = page.locator("#export-made .st-cta")
+    link = page.locator("#export-made .st-cta").first
     link.wait_for()
     flagged = app.db.value(
         "select count(*) from current_labels where project_id = ? and contains(flags, 'too_fast')", [project.project_id]
