@@ -56,10 +56,23 @@ def settings(tmp_path: Path) -> Any:
     return Settings(home=tmp_path / "workspace")
 
 
+@pytest.fixture(scope="session")
+def empty_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace that was opened and closed once: its copy opens in half the time that making the tables takes."""
+    from data.database import Database
+    from data.settings import Settings
+
+    home = tmp_path_factory.mktemp("empty") / "workspace"
+    Database(Settings(home=home)).close()
+    return home
+
+
 @pytest.fixture
-def db(settings: Any) -> Iterator[Any]:
+def db(settings: Any, empty_workspace: Path) -> Iterator[Any]:
     from data.database import Database
 
+    if not settings.home.exists():
+        shutil.copytree(empty_workspace, settings.home)
     database = Database(settings)
     yield database
     database.close()

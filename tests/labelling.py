@@ -44,10 +44,10 @@ def completion(of: Prompt, text: str, k: int = 0) -> Completion:
 def seed_texts(db: Database, texts: list[tuple[str, str, str]], task: Task = "pairwise", system: str = "") -> Project:
     """A project of (prompt, one answer, other answer)."""
     project = projects.create(db, "Texts", task=task)
-    for asked, one, other in texts:
-        p = prompt(project, asked, system=system)
-        prompts.add(db, [p])
-        completions.add(db, [completion(p, one, 0), completion(p, other, 1)])
+    asked = [prompt(project, text, system=system) for text, _, _ in texts]
+    prompts.add(db, asked)
+    answers = [(completion(p, one, 0), completion(p, other, 1)) for p, (_, one, other) in zip(asked, texts, strict=True)]
+    completions.add(db, [each for both in answers for each in both])
     return project
 
 

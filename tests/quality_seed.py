@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from labelling import seed_texts
 
@@ -37,14 +37,16 @@ def seed_labelled(db: Database, n_items: int = 40, seed: int = 1) -> Project:
     known, asked = pairs[:6], pairs[6:]
     for pair in known:
         gold.add(db, project.project_id, pair.pair_id, "first", "ada", note="right by hand")
+    made: list[_Made] = []
     for annotator_id in PEOPLE:
-        shown = [label(db, project, annotator_id, pair, _says(annotator_id, i, rng), rng=rng) for i, pair in enumerate(asked)]
-        for pair in known:
-            label(db, project, annotator_id, pair, _says(annotator_id, 1, rng), kind="gold", rng=rng)
+        shown = [_made(project, annotator_id, pair, _says(annotator_id, i, rng), rng=rng) for i, pair in enumerate(asked)]
+        made += shown
+        made += [_made(project, annotator_id, pair, _says(annotator_id, 1, rng), kind="gold", rng=rng) for pair in known]
         for one in shown[:8]:
             again = next(p for p in asked if p.pair_id == one.impression.pair_id)
-            label(db, project, annotator_id, again, _says(annotator_id, asked.index(again), rng), repeat=one.impression, rng=rng)
-    label(db, project, "ben", asked[0], "skip", rng=rng, flags=("identical",))
+            says = _says(annotator_id, asked.index(again), rng)
+            made.append(_made(project, annotator_id, again, says, repeat=one.impression, rng=rng))
+    _store(db, [*made, _made(project, "ben", asked[0], "skip", rng=rng, flags=("identical",))])
     return projects.get(db, project.project_id)
 
 
@@ -63,8 +65,24 @@ def _says(annotator_id: str, i: int, rng: random.Random) -> str:
     return ("second" if i % 3 == 0 else "first") if rng.random() < 0.92 else "tie"
 
 
-def label(
-    db: Database,
+class _Made(NamedTuple):
+    impression: Impression
+    event: LabelEvent
+
+
+def label(db: Database, project: Project, annotator_id: str, pair: Pair, says: str, **more: Any) -> Shown:
+    """Show the pair to somebody and store what they say: an outcome in the pair's order, "left" or "right", or "skip"."""
+    made = _made(project, annotator_id, pair, says, **more)
+    _store(db, [made])
+    return Shown(made.impression, made.event.preference)  # type: ignore[arg-type]
+
+
+def _store(db: Database, made: Sequence[_Made]) -> None:
+    impressions.add(db, [one.impression for one in made])
+    labels.append(db, [one.event for one in made])
+
+
+def _made(
     project: Project,
     annotator_id: str,
     pair: Pair,
@@ -74,8 +92,7 @@ def label(
     rng: random.Random | None = None,
     flags: tuple[Flag, ...] | None = None,
     dwell_ms: int | None = None,
-) -> Shown:
-    """Show the pair to somebody and store what they say: an outcome in the pair's order, "left" or "right", or "skip"."""
+) -> _Made:
     rng = rng or random.Random(0)
     mirrored = repeat.left_completion_id == pair.completion_a if repeat else rng.random() < 0.5
     left, right = (pair.completion_b, pair.completion_a) if mirrored else (pair.completion_a, pair.completion_b)
@@ -84,15 +101,13 @@ def label(
         uuid.uuid4().hex, project.project_id, annotator_id, pair.prompt_id, pair.pair_id, left, right, "pairwise",
         "repeat" if repeat else kind, "stratified_random", 1.0, at, at, repeat.impression_id if repeat else "",
     )  # fmt: skip
-    impressions.add(db, [shown])
     said = preference(says, mirrored)
     raised = flags if flags is not None else (("too_fast",) if rng.random() < 0.06 else ())
     seconds = int(rng.lognormvariate(2.6, 0.6) * 1000) if dwell_ms is None else dwell_ms
     event = LabelEvent(
         str(uuid.uuid4()), shown.impression_id, project.project_id, annotator_id, "cast", said, dwell_ms=seconds, flags=raised
     )
-    labels.append(db, [event])
-    return Shown(shown, said)
+    return _Made(shown, event)
 
 
 def preference(says: str, mirrored: bool) -> Preference:
