@@ -11,10 +11,12 @@ from pathlib import Path
 from data.errors import BadInput
 
 WEIGHTS = ("*.safetensors", "*.bin")
+# What is fetched of a hub model, and so what must be there of one that was: never code or pickles.
+PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 def folder_of(base: str) -> Path | None:
-    """The folder of a local model, or of a hub model that has been downloaded; None when it is neither."""
+    """The folder of a local model, or of a hub model that has been downloaded whole; None when it is neither."""
     folder = Path(base).expanduser()
     if folder.is_dir():
         return folder
@@ -22,7 +24,7 @@ def folder_of(base: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(base, local_files_only=True))
+        return Path(snapshot_download(base, local_files_only=True, allow_patterns=PATTERNS))
     except (LocalEntryNotFoundError, HFValidationError, ValueError):
         return None
 
@@ -45,24 +47,26 @@ def parameters_of(base: str) -> int:
     return 0
 
 
-def check_folder(path: str) -> Path:
-    """A folder that holds a model this app can open; BadInput says what is missing."""
+def check_folder(path: str, name: str = "") -> Path:
+    """A folder that holds a model this app can open; BadInput says what is missing. `name`: what a person knows it by, else the
+    folder's own."""
     folder = Path(path).expanduser()
+    name = name or folder.name
     if not folder.is_dir():
         raise BadInput(f"There is no folder {folder}; give the folder that holds the model's config.json.")
     if (folder / "adapter_config.json").is_file():
-        raise BadInput(f"{folder.name} is an adapter, not a whole model; add the base it belongs to.")
+        raise BadInput(f"{name} is an adapter, not a whole model; add the base it belongs to.")
     config = folder / "config.json"
     if not config.is_file():
-        raise BadInput(f"{folder.name} holds no config.json; give the folder that does.")
+        raise BadInput(f"{name} holds no config.json; give the folder that does.")
     try:
         json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BadInput(f"{folder.name}/config.json is damaged; copy the model again.") from error
+        raise BadInput(f"{name}/config.json is damaged; copy the model again.") from error
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
-        raise BadInput(f"{folder.name} holds no weights (*.safetensors); copy the whole model.")
+        raise BadInput(f"{name} holds no weights (*.safetensors); copy the whole model.")
     if not _has_chat_template(folder):
-        raise BadInput(f"{folder.name} has no chat template, so it cannot be asked as a chat model; take its instruct version.")
+        raise BadInput(f"{name} has no chat template, so it cannot be asked as a chat model; take its instruct version.")
     return folder.resolve()
 
 

@@ -1,7 +1,8 @@
 """Fetch a model from the hub in a thread, with progress a page can ask for.
 
 What is fetched is what loading needs (weights as safetensors, configuration, tokenizer), never code or pickles. The hub's
-own cache holds it, so a download that was broken off goes on where it was when it is asked for again.
+own cache holds it, so a download that was broken off keeps the files that are whole and fetches the others when it is asked for
+again.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from data.errors import BadInput, StudioError
-from studio.local_models import check_folder, folder_of
+from studio.local_models import PATTERNS, check_folder, folder_of
 
-PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 UNREACHABLE = "The hub cannot be reached from here; copy the model's folder to this machine and give its path instead."
 T = TypeVar("T")
@@ -32,16 +33,14 @@ class Download:
     arrived: Callable[[], None]  # called once it is here
     total: int = 0
     folder: Path | None = None
+    left: frozenset[str] = frozenset()  # parts of files that a process which was killed has left there: nothing goes on with them
     done: bool = False
     error: str = ""
 
     @property
     def fetched(self) -> int:
         """Bytes on the disk, those of files that are not whole yet included."""
-        blobs = self.folder / "blobs" if self.folder else None
-        if blobs is None or not blobs.is_dir():
-            return 0
-        return sum(file.stat().st_size for file in blobs.iterdir() if file.is_file())
+        return sum(size for name, size in _blobs(self.folder).items() if name not in self.left)
 
 
 class Downloads:
@@ -71,11 +70,13 @@ class Downloads:
     def _fetch(self, download: Download) -> None:
         try:
             total, folder = _size(download.hub_id)
-            self._set(replace(download, total=total, folder=folder))
+            left = frozenset(name for name in _blobs(folder) if name.endswith(".incomplete"))
+            download = replace(download, total=total, folder=folder, left=left)
+            self._set(download)
             _snapshot(download.hub_id)
-            check_folder(str(folder_of(download.hub_id)))
+            check_folder(str(folder_of(download.hub_id)), download.hub_id)
             download.arrived()
-            self._set(replace(download, total=total, folder=folder, done=True))
+            self._set(replace(download, done=True))
         except StudioError as error:
             self._set(replace(download, error=str(error)))
         except Exception as error:
@@ -85,6 +86,15 @@ class Downloads:
     def _set(self, download: Download) -> None:
         with self._lock:
             self._now = download
+
+
+def _blobs(folder: Path | None) -> dict[str, int]:
+    """The sizes of the files in the cache folder of a model, by name; one may be moved away while it is looked at."""
+    found = {}
+    for file in (folder / "blobs").glob("*") if folder else ():
+        with suppress(FileNotFoundError):
+            found[file.name] = file.stat().st_size
+    return found
 
 
 def _size(hub_id: str) -> tuple[int, Path]:
@@ -105,11 +115,12 @@ def _size(hub_id: str) -> tuple[int, Path]:
 def _snapshot(hub_id: str) -> None:
     from huggingface_hub import snapshot_download
 
-    _ask(hub_id, lambda: snapshot_download(hub_id, allow_patterns=PATTERNS))
+    broken = f"{hub_id} broke off while it was fetched; try again: the files that are whole are kept."
+    _ask(hub_id, lambda: snapshot_download(hub_id, allow_patterns=PATTERNS), broken)
 
 
-def _ask(hub_id: str, call: Callable[[], T]) -> T:
-    """`call()`, with what the hub and the network may raise turned into sentences."""
+def _ask(hub_id: str, call: Callable[[], T], silent: str = UNREACHABLE) -> T:
+    """`call()`, with what the hub and the network may raise turned into sentences; `silent` where nothing answers."""
     import httpx2
     from huggingface_hub import errors
 
@@ -120,7 +131,7 @@ def _ask(hub_id: str, call: Callable[[], T]) -> T:
     except errors.RepositoryNotFoundError as error:
         raise BadInput(f"The hub knows no model {hub_id} (or it is private); check the spelling.") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.TransportError, ConnectionError) as error:
-        raise BadInput(UNREACHABLE) from error
+        raise BadInput(silent) from error
     except errors.HfHubHTTPError as error:
         raise BadInput(f"The hub refused {hub_id}: {error}".splitlines()[0]) from error
     except OSError as error:
