@@ -196,6 +196,8 @@ def test_every_dpo_loss_and_its_gradients_are_trls(dpo: Made, kind: str, sft: fl
     assert mine == pytest.approx(loss, abs=1e-4, rel=1e-5)
     assert_same(my_gradients, gradients)
     del metrics["num_tokens"]
+    metrics["kl"] = (metrics["rewards/chosen"] + metrics["rewards/rejected"]) / 2 / 0.3  # which TRL's DPO does not tell
+    assert abs(metrics["kl"]) > 0.01
     assert my_metrics == pytest.approx(metrics, abs=1e-3)
 
 
@@ -336,7 +338,13 @@ def test_a_mask_that_is_ignored_is_found_out(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_family_with_learned_positions_shares_too() -> None:
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=269, n_embd=48, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
-    assert trusted_layout(GPT2LMHeadModel._from_config(config, attn_implementation="sdpa"), 0, LIMIT) in ("shared", "apart")
+    model = GPT2LMHeadModel._from_config(config, attn_implementation="sdpa").eval()
+    assert trusted_layout(model, 0, LIMIT) == "shared", "its positions restart for the second completion as those of the others do"
+    rows = [Item((5, 6, 7), ((11, 12), (8, 9, 10, 13))), Item((5,), ((6,), (7, 8)))]
+    scorer = Scorer(model, 0, "shared")
+    with torch.no_grad():
+        plain = [[sum(values) for values in scorer.plain(row)] for row in rows]
+        torch.testing.assert_close(scorer.logps(rows).sums, torch.tensor(plain), atol=1e-4, rtol=1e-4)
 
 
 def test_the_base_and_adapters_by_name_are_scored_in_turn() -> None:

@@ -63,8 +63,6 @@ def test_weights_and_biases_uploads_no_weights(tmp_path: Path, only: Any, monkey
     assert os.environ["WANDB_LOG_MODEL"] == os.environ["WANDB_WATCH"] == "false"
 
 
-@pytest.mark.model
-@pytest.mark.skipif(not TENSORBOARD, reason="neither tensorboard nor tensorboardX is installed here")
 def test_a_reporters_account_reaches_its_own_runs_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     for train, reaches in (({"report_to": "wandb"}, True), ({"report_to": "none"}, False), ({}, False), (None, False), ([], False)):
@@ -72,6 +70,8 @@ def test_a_reporters_account_reaches_its_own_runs_and_no_other(monkeypatch: pyte
         assert ("WANDB_API_KEY" in env) is reaches
 
 
+@pytest.mark.model
+@pytest.mark.skipif(not TENSORBOARD, reason="neither tensorboard nor tensorboardX is installed here")
 def test_a_run_writes_tensorboard_files_with_its_figures_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import tiny_model
     from tests.training_runs import events, make_run, sft_rows

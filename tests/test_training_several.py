@@ -24,7 +24,7 @@ pytest.importorskip("torch")
 from data.rundir import RunDir
 from tests import tiny_model
 from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, kto_rows, make_run, sft_rows
-from training.config import DpoConfig, KtoConfig, SftConfig, TrainConfig
+from training.config import DpoConfig, KtoConfig, RewardConfig, SftConfig, TrainConfig
 from training.launch import Launch
 from training.ranks import even_batch
 
@@ -33,6 +33,7 @@ FEW: dict[str, Any] = {"max_steps": 3, "tuning": "lora", "precision": "fp32", "m
 ROWS = {
     "dpo": [*dpo_rows(24), *dpo_rows(6, "held_out")],
     "kto": [*kto_rows(12, 12), *kto_rows(4, 4, "held_out")],
+    "reward": [*dpo_rows(24), *dpo_rows(6, "held_out")],
     "sft": [*sft_rows(24), *sft_rows(6, "held_out")],
 }
 
@@ -178,6 +179,21 @@ def test_kto_trains_on_several(tmp_path: Path) -> None:
     assert metrics[0]["loss"] == pytest.approx(0.5, abs=1e-4)
     assert metrics[0]["loss"] > metrics[-2]["loss"] > metrics[-1]["eval_loss"] > 0
     assert (run.path / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.slow  # two processes with their imports
+def test_a_reward_model_on_several_learns_what_one_learns(tmp_path: Path) -> None:
+    from training import reward
+
+    one = run_of(tmp_path / "one", "reward", RewardConfig(**FEW, batch_size=8))
+    alone = reward.main(one)
+    run = run_of(tmp_path / "run", "reward", RewardConfig(**FEW, batch_size=4), Launch())
+    assert begin(run).wait() == 0, run.log_tail()
+    check_learned_the_same(run, one)
+    assert statuses(run) == ["running", "finished"]
+    (said,) = events(run, "result")
+    assert said["first_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert said["right"] == alone["right"], "all held-out pairs are scored once"
 
 
 @pytest.mark.slow  # two processes with their imports

@@ -29,7 +29,8 @@ Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path("training") / "launch_presets"  # relative to the root, where every command is run
 MOST = 1024  # processes
-SEVERAL = frozenset({"training.dpo", "training.kto", "training.sft"})  # what has been tried; our own step knows of no other process
+# What has been tried; our own step knows of no other process.
+SEVERAL = frozenset({"training.dpo", "training.kto", "training.reward", "training.sft"})
 LEAVE_S = 20.0  # how long the others may go on once the first has said its end
 _LOST = re.compile(  # what a process says when it is another that has failed
     r"closed by peer|connection reset|broken pipe|connection refused|socket timeout|ncclRemoteError|NCCL error|NCCL communicator"
@@ -75,7 +76,9 @@ class Launch:
 def check_method(module: str, launch: Launch) -> None:
     """BadInput where the method cannot be trained by several processes."""
     if launch.processes > 1 and module not in SEVERAL:
-        raise BadInput(f"{module.rpartition('.')[2].upper()} trains on one device; DPO, KTO and SFT train on several.")
+        raise BadInput(
+            f"{module.rpartition('.')[2].upper()} trains on one device; DPO, KTO, SFT and reward models train on several."
+        )
 
 
 def accelerate_argv(module: str, run_dir: str, launch: Launch) -> list[str]:

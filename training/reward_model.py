@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
+from transformers import set_seed
 
 from data.engine import ModelSpec
 from data.errors import EngineError
@@ -46,6 +47,7 @@ def load_scoring(spec: ModelSpec, config: TrainConfig) -> Trainable:
         task_type="SEQ_CLS",
         modules_to_save=["score"],
     )
+    set_seed(config.seed)  # what the new adapter begins with is the run's own, and the same in each of several processes
     model = get_peft_model(base, lora)
     if spec.adapter:
         weights = load_file(Path(spec.adapter) / "adapter_model.safetensors")
