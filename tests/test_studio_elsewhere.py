@@ -376,6 +376,29 @@ def test_a_run_on_several_devices_waits_for_all_of_them(studio: Studio, run: Run
     wait(studio.db, again.run_id, ended)
 
 
+@pytest.mark.model
+@pytest.mark.slow(reason="Ray starts a cluster: half a minute")
+def test_a_ray_job_is_watched_like_any_other_run(studio: Studio, run: Run) -> None:
+    """Two workers on a cluster of this machine: what the first one says reaches the run's row and its page."""
+    pytest.importorskip("torch")
+    pytest.importorskip("ray", reason="Ray is an extra: pip install -r requirements-scale.txt")
+    job = elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Launch("ray", devices=2))
+    assert (job.module, job.device) == ("training.ray_job", run_queue.ALL)
+    done = wait(studio.db, job.run_id, ended)
+    folder = studio.settings.runs_dir / job.run_id
+    assert (done.status, done.error) == ("finished", ""), RunDir(folder).log_tail()
+    assert (folder / "rank-1.log").exists(), "two have trained"
+    assert (done.progress["done"], done.progress["total"], done.result["steps"]) == (2, 2, 2)
+    seen = studio.metrics.of(job.run_id)
+    assert [event["step"] for event in seen if "loss" in event] == [1, 2]
+    drawn = str(charts(seen))
+    assert 'data-chart="loss"' in drawn
+    assert 'data-chart="reward-margin"' in drawn
+    assert "Loss at the end" in str(report(done, studio.metrics.notes(job.run_id)))
+    assert done.result["adapter_sha256"] == weights_sha256(folder / "adapter")
+    assert models.get(studio.db, done.result["model_id"]).run_id == job.run_id
+
+
 def test_no_more_processes_than_the_machine_has_devices(studio: Studio, run: Run) -> None:
     with pytest.raises(BadInput, match="that many at most"):
         elsewhere.start_here(studio, VIEWER, elsewhere.of_run(studio, VIEWER, run), Launch(devices=1024))
