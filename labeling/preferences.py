@@ -42,6 +42,7 @@ class Vote:
     strength: str = ""
     reasons: tuple[str, ...] = ()
     read_share: float | None = None
+    reported: bool = False  # the annotator says that something is wrong with the item
 
 
 class Outcome(NamedTuple):
@@ -61,6 +62,7 @@ class Past(NamedTuple):
     reasons: tuple[str, ...]
     note: str
     at: datetime
+    reported: bool
 
 
 def history(db: Database, annotator_id: str, project_id: str, n: int) -> list[Past]:
@@ -75,7 +77,7 @@ def history(db: Database, annotator_id: str, project_id: str, n: int) -> list[Pa
             select impression_id from mine where event in ('excluded', 'restored')
             qualify row_number() over (partition by impression_id order by seq desc) = 1 and event = 'excluded'
         )
-        select l.impression_id, l.preference, l.strength, l.reasons, l.note, l.created_at
+        select l.impression_id, l.preference, l.strength, l.reasons, l.note, l.created_at, l.flags
         from own l join impressions i using (impression_id) join projects p on p.project_id = l.project_id
         where l.event != 'retracted' and i.kind != 'imported' and i.policy != $revealed and i.task = p.task
               and l.impression_id not in (select impression_id from gone)
@@ -91,6 +93,7 @@ def history(db: Database, annotator_id: str, project_id: str, n: int) -> list[Pa
             tuple(json.loads(row["reasons"])),
             row["note"],
             row["created_at"],
+            "reported" in json.loads(row["flags"]),
         )
         for row in found
     ]
@@ -212,6 +215,7 @@ def _flags(vote: Vote, impression: Impression, texts: Mapping[str, Facts], extra
         skipped=vote.preference == "skip",
         identical=len(sides) == 2 and sides[0].digest == sides[1].digest,
         extra=extra,
+        reported=vote.reported,
     )
     return tuple(dict.fromkeys([*own, *(flag for side in sides for flag in side.flags)]))
 

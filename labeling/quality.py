@@ -7,7 +7,8 @@ floor is 1 ms per 0.24 characters of both answers. It is never under half a seco
 on purpose: it catches clicking through, not quick readers, and pauses nobody.
 
 *Unread*: a scrolling text whose end was never on the screen. *Identical*: both answers are the same text, so a choice between
-them means nothing. *Extra*: the overlap was already met. A vote of somebody who knows the models, or before the answers are
+them means nothing. *Extra*: the overlap was already met. *Reported*: the annotator says that
+something is wrong with the item itself. A vote of somebody who knows the models, or before the answers are
 written, gets no flag: it is refused (`studio/ask_tab.py`), because nothing may be trained on it.
 """
 
@@ -37,6 +38,7 @@ def flags_of_vote(
     skipped: bool = False,
     identical: bool = False,
     extra: bool = False,
+    reported: bool = False,
 ) -> tuple[Flag, ...]:
     """The flags of one label, in a fixed order.
 
@@ -49,5 +51,6 @@ def flags_of_vote(
         "unread": decided and read_share is not None and read_share < READ,
         "identical": identical,
         "extra": extra,
+        "reported": reported,
     }
     return tuple(flag for flag, is_raised in raised.items() if is_raised)

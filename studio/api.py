@@ -2,7 +2,7 @@
 
     GET  /api/label/batch?n=30      impressions to label, progress, the project in words, its options
     POST /api/label                 JSON list of {id, impression, event, preference, strength, reasons, note, dwell_ms, read_share,
-                                    client_at}; one result for each
+                                    reported, client_at}; one result for each
     POST /api/label/heartbeat       {"ids": [...]} as they will be shown -> {"kept": [...], "lost": [...]}: what is lost needs no
                                     label any more
     POST /api/label/release         {"ids": [...]}: this page closes, others may have these

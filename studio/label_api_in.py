@@ -33,6 +33,8 @@ def vote(raw: object) -> Vote | Unreadable:
     texts = {key: raw.get(key, "") for key in ("impression", "event", "preference", "note", "strength")}
     wrong = [key for key, value in texts.items() if not isinstance(value, str) or (key != "note" and _is_broken(value))]
     dwell, share, reasons = raw.get("dwell_ms"), raw.get("read_share"), raw.get("reasons", [])
+    if not isinstance(raw.get("reported", False), bool):
+        wrong.append("reported")
     if dwell is not None and (not isinstance(dwell, int) or isinstance(dwell, bool)):
         wrong.append("dwell_ms")
     if share is not None and (not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1):
@@ -60,6 +62,7 @@ def vote(raw: object) -> Vote | Unreadable:
         texts["strength"],
         tuple(reasons),
         None if share is None else float(share),
+        raw.get("reported", False),
     )
 
 

@@ -37,6 +37,7 @@ def past(label: Past, served: Served) -> dict[str, Any]:
         "strength": label.strength,
         "reasons": list(label.reasons),
         "note": label.note,
+        "reported": label.reported,
         "at": label.at.isoformat(),
         "item": item(served),
     }

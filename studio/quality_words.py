@@ -17,6 +17,7 @@ FLAG_NAMES = {
     "error_text": "error message",
     "identity_leak": "names its model",
     "extra": "more than needed",
+    "reported": "reported by the annotator",
 }
 OUTCOME_NAMES = {
     "first": "answer 1",

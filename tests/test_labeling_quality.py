@@ -40,8 +40,8 @@ def test_a_skip_needs_no_reading() -> None:
 
 
 def test_all_at_once() -> None:
-    flags = flags_of_vote(1, (9, 9), 0.0, identical=True, extra=True)
-    assert flags == ("too_fast", "unread", "identical", "extra")
+    flags = flags_of_vote(1, (9, 9), 0.0, identical=True, extra=True, reported=True)
+    assert flags == ("too_fast", "unread", "identical", "extra", "reported")
 
 
 @settings(max_examples=30)

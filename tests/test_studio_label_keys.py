@@ -35,6 +35,35 @@ def test_no_key_counts_before_the_pair_is_painted(site: Site, page: Any) -> None
     assert list(said(site.db, project.project_id).values()) == ["a"]
 
 
+def test_f_reports_an_item_with_the_answer_and_it_can_be_taken_back(site: Site, page: Any) -> None:
+    project = seed_project(site.db, 5)
+    site.open(project)
+    visit(page, site.url)
+
+    def flags() -> dict[str, bool]:
+        sql = "select impression_id, contains(flags, 'reported') as it from current_labels where project_id = ?"
+        return {row["impression_id"]: row["it"] for row in site.db.rows(sql, [project.project_id])}
+
+    button = page.locator('[data-tool="report"]')
+    page.keyboard.press("f")
+    assert button.get_attribute("aria-pressed") == "true"
+    first = press(page, "1")["id"]
+    assert button.get_attribute("aria-pressed") == "false", "the next item is another"
+    second = press(page, "s")["id"]
+    saved(page)
+    assert flags() == {first: True, second: False}
+    visit(page, site.url)  # what the server knows of it
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    page.wait_for_function("id => document.querySelector('.al').dataset.armed === id", arg=first)
+    assert button.get_attribute("aria-pressed") == "true"
+    page.wait_for_timeout(LOOK)
+    page.keyboard.press("f")
+    press(page, "2")
+    saved(page)
+    assert flags()[first] is False
+
+
 @pytest.mark.parametrize("tag", ["input", "textarea", "div contenteditable", "select"])
 def test_keys_are_dead_while_typing(site: Site, page: Any, tag: str) -> None:
     project = seed_project(site.db, 5)

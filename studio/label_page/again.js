@@ -18,8 +18,8 @@ export class Again {
       this.keep(page.current);
       page.aside = page.current;
     }
-    const { item, preference, note, measured } = entry;
-    page.current = { item, built: null, was: preference, note, measured, changing: entry };
+    const { item, preference, note, reported, measured } = entry;
+    page.current = { item, built: null, was: preference, note, reported, measured, changing: entry };
     page.screen.revisit(entry, nameOf(item.task, preference));
     page.screen.say("");
     page.show();
@@ -29,6 +29,7 @@ export class Again {
   keep(one) {
     one.places = this.page.screen.panes?.places;
     one.note = this.page.screen.note.text;
+    one.reported = this.page.screen.is("report");
   }
 
   change(entry, said, measured) {
@@ -83,7 +84,7 @@ export class Again {
     this.page.drawProgress();
   }
 
-  takeBack({ item, preference, note, measured }) {
+  takeBack({ item, preference, note, reported, measured }) {
     const { page } = this;
     page.feed.answered.delete(item.id);
     page.outbox.add({ impression: item.id, event: "retracted", preference: "", gain: -counts(preference) });
@@ -92,7 +93,7 @@ export class Again {
       page.feed.putBack(page.current);
     }
     page.feed.drop(new Set([item.id]));
-    page.current = { item, built: null, was: preference, note, measured };
+    page.current = { item, built: null, was: preference, note, reported, measured };
     page.show();
     page.drawProgress();
     page.screen.say(`Taken back: ${nameOf(item.task, preference)}`);
@@ -100,6 +101,7 @@ export class Again {
 }
 
 function isSame(one, other) {
-  const text = ({ preference, strength = "", reasons = [], note = "" }) => JSON.stringify([preference, strength, [...reasons].sort(), note]);
+  const text = ({ preference, strength = "", reasons = [], note = "", reported = false }) =>
+    JSON.stringify([preference, strength, [...reasons].sort(), note, reported]);
   return text(one) === text(other);
 }

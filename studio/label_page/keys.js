@@ -25,6 +25,7 @@ export const OTHERS = [
 
 export const PAGE_KEYS = [
   { action: "note", label: "Write a note", keys: ["n"], shown: ["n"], needs: "notes" },
+  { action: "report", label: "Report that something is wrong with this item", keys: ["f"], shown: ["f"] },
   { action: "raw", label: "Raw text or rendered", keys: ["r"], shown: ["r"] },
   { action: "diff", label: "Mark the differences", keys: ["d"], shown: ["d"], needs: "pairwise" },
   { action: "together", label: "Scroll together", keys: ["y"], shown: ["y"], needs: "pairwise" },

@@ -1,7 +1,7 @@
 // The Label page: the next items are here before they are needed, so a key press paints the next one at once; what was said goes to the
 // outbox, which sees to it that it arrives. The server is asked for nothing between a key press and the next pair.
 //
-//   current  the item on the screen: {item, built, was, note, measured?, changing?}
+//   current  the item on the screen: {item, built, was, note, reported?, measured?, changing?}
 //   aside    the one that waits while an earlier answer is looked at again (again.js)
 
 import { Again } from "./again.js";
@@ -156,6 +156,7 @@ class LabelPage {
     this.tabs.show(one.item.id);
     this.screen.item(node, one.item.task, near, one.was);
     this.screen.note.show(one.note || "");
+    this.screen.set("report", Boolean(one.reported));
     if (one.places) this.screen.panes.restore(one.places);
     if (typesetting) typesetting.then(() => this.arm(one));
     else this.arm(one);
@@ -211,10 +212,18 @@ class LabelPage {
     if (action === "help") this.screen.help.show(this.task, this.options);
     else if (action === "note") this.options.notes && this.current && this.screen.note.write();
     else if (action === "prompt") this.screen.fold();
+    else if (action === "report") this.report();
     else if (action === "stay") this.again.leave();
     else if (action === "undo") this.again.undo();
     else if (TOGGLES.has(action)) this.toggle(action);
     else this.choose(action);
+  }
+
+  // Goes with the answer, a skip too; researchers find it among the flagged labels.
+  report() {
+    if (!this.current || !this.armedAt) return;
+    this.screen.set("report", !this.screen.is("report"));
+    this.screen.say(this.screen.is("report") ? "Reported with your answer" : "Not reported");
   }
 
   toggle(name) {
@@ -232,7 +241,7 @@ class LabelPage {
 
   choose(preference) {
     if (!this.current || !this.armedAt || performance.now() - this.armedAt < LOOK_MS) return;
-    const said = { preference, strength: "", reasons: [], note: this.options.notes ? this.screen.note.text : "" };
+    const said = { preference, strength: "", reasons: [], note: this.options.notes ? this.screen.note.text : "", reported: this.screen.is("report") };
     const measured = this.measured();
     const decide = (more) => this.settle({ ...said, ...more }, measured);
     if (!this.askOn(preference, decide)) decide({});

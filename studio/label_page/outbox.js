@@ -258,6 +258,6 @@ export class Outbox {
 }
 
 // What the server is told (nothing of what is not known: JSON leaves undefined out); the rest of an entry is for this page.
-function wire({ id, impression, event, preference, strength, reasons, note, dwell_ms, read_share, client_at }) {
-  return { id, impression, event, preference, strength, reasons, note: note || "", dwell_ms, read_share, client_at };
+function wire({ id, impression, event, preference, strength, reasons, note, dwell_ms, read_share, reported, client_at }) {
+  return { id, impression, event, preference, strength, reasons, note: note || "", dwell_ms, read_share, reported, client_at };
 }

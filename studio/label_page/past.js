@@ -1,6 +1,6 @@
 // What was answered, to take back or to change: on this page without limit, and the last twenty that the server knows of earlier visits.
 //
-//   entries  {item, preference, strength, reasons, note, measured}, oldest first
+//   entries  {item, preference, strength, reasons, note, reported, measured}, oldest first
 //      deeds  what was done here, for undo, newest last
 
 import { get } from "./net.js";
@@ -28,10 +28,10 @@ export class Past {
     this.deeds.push({ kind: "cast", entry });
   }
 
-  // `after`: {preference, strength, reasons, note, measured}, as of now.
+  // `after`: {preference, strength, reasons, note, reported, measured}, as of now.
   revise(entry, after) {
-    const { preference, strength = "", reasons = [], note = "", measured } = entry;
-    this.deeds.push({ kind: "revised", entry, before: { preference, strength, reasons, note, measured }, after });
+    const { preference, strength = "", reasons = [], note = "", reported = false, measured } = entry;
+    this.deeds.push({ kind: "revised", entry, before: { preference, strength, reasons, note, reported, measured }, after });
     Object.assign(entry, after);
   }
 

@@ -167,7 +167,7 @@ export class Screen {
     this.votes.draw(task);
     const tool = (action, name, more = "") => {
       const choice = PAGE_KEYS.find((one) => one.action === action);
-      const toggles = action in { raw: 1, diff: 1, together: 1, history: 1 };
+      const toggles = action in { report: 1, raw: 1, diff: 1, together: 1, history: 1 };
       return button(
         {
           class: `al-quiet ${more}`,
@@ -187,6 +187,7 @@ export class Screen {
       this.options?.notes ? tool("note", "Note") : null,
       two ? tool("together", "Scroll together", "al-for-wide") : null,
       tool("raw", "Raw text"),
+      tool("report", "Report"),
       tool("history", "History"),
       tool("help", "Keys", "al-for-keys"),
     ];
@@ -202,6 +203,7 @@ export class Screen {
     this.second.close();
     this.votes.node.hidden = false;
     this.note.show("");
+    this.set("report", false);
     this.panes?.close();
     this.panes = null;
     this.stage.replaceChildren(node);
