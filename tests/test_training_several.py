@@ -163,7 +163,7 @@ def test_sft_counts_the_tokens_of_all_processes(tmp_path: Path) -> None:
     """Its loss is a mean over tokens, of which each process has another number; in NF4, and all the same what one learns."""
     from training import sft
 
-    one = run_of(tmp_path / "one", "sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=8))
+    one = run_of(tmp_path / "one", "sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=8, backend="trl"))
     sft.main(one)
     run = run_of(tmp_path / "run", "sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=4), Launch())
     assert begin(run).wait() == 0, run.log_tail()

@@ -8,13 +8,16 @@ run's own counters, and whether an evaluation was cut off. A disk that is full c
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.utils import RepeatSampler
 
 from data import resume
 from data.resume import Checkpoint
@@ -54,6 +57,7 @@ class Checkpoints(TrainerCallback):
             self.run.event("log", text="There are no held-out rows, so this run cannot be stopped early.")
         if self.start:
             trainer.args.eval_on_start = False  # it was, before the first step
+            _deal_on(trainer, self.start)
             self.events.restore(self.start.state["events"])
             self.early.restore(self.start.state["early_stop"])
         trainer.add_callback(self.early)
@@ -187,3 +191,19 @@ class Checkpoints(TrainerCallback):
             self.trainer.evaluate()
         if state.global_step >= state.max_steps or self.early.over:
             raise Enough
+
+
+def _deal_on(trainer: Any, start: Checkpoint) -> None:
+    """Let a trainer that samples its own answers meet its prompts as if it had never stopped: TRL shuffles each epoch from where
+    one generator stands, and a new one would begin with the first epoch's order again."""
+    done = int(json.loads((start.path / "trainer_state.json").read_text(encoding="utf-8"))["epoch"])
+    make = trainer._get_train_sampler
+
+    def sampler(*given: Any) -> Any:
+        made = make(*given)
+        if isinstance(made, RepeatSampler):
+            for _ in range(done):
+                torch.randperm(made.num_samples, generator=made.generator)
+        return made
+
+    trainer._get_train_sampler = sampler
