@@ -90,8 +90,8 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
 
 
 def check_learned_the_same(run: RunDir, one: RunDir, stray: float = 0.0) -> None:
-    """Loss by loss and weight by weight, within fp32. `stray`: the share of weights that may be elsewhere, because their gradient is
-    nothing but rounding, of which Adam makes a whole step."""
+    """Loss by loss and weight by weight, within fp32. `stray`: the share of weights that may be elsewhere, because their gradient
+    is nothing but rounding, of which Adam makes a whole step."""
     several, alone = (events(each, "metrics") for each in (run, one))
     assert len(several) == len(alone) == FEW["max_steps"] + 1
     for mine, other in zip(several, alone, strict=True):
