@@ -188,5 +188,5 @@ def test_what_was_fetched_answers(hub: HubServer, serve_app: Callable[..., Any],
     page.get_by_role("option", name="small-model").click()
     page.locator("#try-prompt textarea").fill("What is the capital of France?")
     page.locator("#try-go").click()
-    page.wait_for_function("document.querySelector('#try-answer .text.live:not(:has(.st-caret))')?.innerText.length > 0", timeout=0)
+    page.locator("#try-answer", has_text="The capital of France is").wait_for(timeout=0)
     assert "small-model" in page.locator("#try-answer").inner_text()
