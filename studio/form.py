@@ -115,7 +115,11 @@ class Form:
         return json.dumps({"proposed": config.to_json(), "edited": sorted(edits)})
 
     def show(
-        self, config: TrainConfig, method: str, edits: Mapping[str, Any] | None = None, rewards: Sequence[tuple[str, str]] = ()
+        self,
+        config: TrainConfig,
+        method: str,
+        edits: Mapping[str, Any] | None = None,
+        rewards: Sequence[tuple[str, str]] = tuple(REWARDS),
     ) -> list[Any]:
         """An update for every component: the method's knobs with the config's values or the `edits`, the others hidden; those of
         an adapter where there is none. `rewards`: what can grade here, by title and value."""

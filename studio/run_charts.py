@@ -79,7 +79,7 @@ CHARTS: tuple[Chart, ...] = (
         "held-out-log-probabilities", "Log-probability, held out",
         (Line("eval_logps/chosen", "good"), Line("eval_logps/rejected", "bad")),
     ),
-    _pair("kl", "Distance from the start (KL)", "kl"),
+    _pair("kl", "Shift from the start (KL estimate)", "kl"),
     _pair("length", "Length of answers, in tokens", "completions/mean_length"),
     _pair("cut-off", "Answers cut off", "completions/clipped_ratio", True),
     _pair("next-token", "Right next tokens", "mean_token_accuracy", True),
