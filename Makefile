@@ -45,13 +45,13 @@ $(VENV)/.headless: | $(PY)
 # once, and begins in its turn: the longest would else come last and alone. A thread each: more than there are cores would wait for
 # one another.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest
-MANY := -n 4 --dist loadfile --no-loadscope-reorder
+IN_ORDER := --dist loadfile --no-loadscope-reorder
 
 test: setup
-	$(PYTEST) $(MANY) -m "not slow" $(ARGS)
+	$(PYTEST) -n 4 $(IN_ORDER) -m "not slow" $(ARGS)
 
 test-fast: setup
-	$(PYTEST) $(MANY) -m "not slow and not browser and not model and not app" $(ARGS)
+	$(PYTEST) -n 2 $(IN_ORDER) -m "not slow and not browser and not model and not app and not long" $(ARGS)
 
 test-slow: setup
 	$(PYTEST) -m slow $(ARGS)

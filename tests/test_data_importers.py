@@ -18,6 +18,8 @@ from data.engine import Message
 from data.errors import BadInput
 from data.settings import Settings
 
+pytestmark = pytest.mark.long
+
 
 class Place(NamedTuple):
     settings: Settings

@@ -18,6 +18,8 @@ from data.database import Database, rebuild
 from data.journal import Change, Journal, read, segments
 from data.settings import Settings
 
+pytestmark = pytest.mark.long
+
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 

@@ -23,6 +23,8 @@ from labeling import assignment, preferences
 from labeling.assignment import Assignment, swapped
 from labeling.pool import Item, Pool
 
+pytestmark = pytest.mark.long
+
 
 def items(n: int, rank: int = 0, categories: int = 3) -> list[Item]:
     return [Item(f"i{rank}-{k}", f"p{k}", f"a{k}", f"b{k}", rank, f"c{k % categories}") for k in range(n)]

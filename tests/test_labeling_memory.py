@@ -23,6 +23,8 @@ from labeling.memory_load import load
 from labeling.preferences import Vote
 from labeling.track import REPEAT_AFTER
 
+pytestmark = pytest.mark.long
+
 RULES = ProjectSettings(overlap=2, adaptive=True, max_overlap=3, full_overlap=0.3, gold_rate=0.2, repeat_rate=0.2)
 PEOPLE = ("ann", "bea", "cid")
 

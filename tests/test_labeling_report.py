@@ -25,6 +25,8 @@ from labeling.label_data import FLAGS, Read, Styles, checks, echoes, load, posit
 from labeling.label_report import Reports
 from labeling.label_table import label_table
 
+pytestmark = pytest.mark.long
+
 KINDS = ("normal", "normal", "normal", "imported", "gold", "repeat")
 
 

@@ -21,6 +21,8 @@ from labeling.assignment import Assignment
 from labeling.overlap import always_full
 from labeling.preferences import Vote
 
+pytestmark = pytest.mark.long
+
 PLAIN = ProjectSettings(gold_rate=0, repeat_rate=0)
 RULES = {
     "one label": PLAIN,
