@@ -54,7 +54,7 @@ test-fast: setup
 	$(PYTEST) -n 2 $(IN_ORDER) -m "not slow and not browser and not model and not app and not long" $(ARGS)
 
 test-slow: setup
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -n 2 $(IN_ORDER) -m slow $(ARGS)
 
 check: $(VENV)/.dev-pins
 	$(VENV)/bin/ruff format --check .
