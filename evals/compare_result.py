@@ -148,7 +148,8 @@ def headline(result: CompareResult) -> str:
     better, worse, shown = result.name_b, result.name_a, found
     if found.excludes(0.5) and found.value < 0.5:
         better, worse, shown = result.name_a, result.name_b, mirrored(found)
-    sentence = f"{better} is preferred to {worse} in {in_percent(shown)} of {_over(shown)}."
+    half = ", ties counting half" if result.tie_rate is not None and result.tie_rate.value else ""
+    sentence = f"{better} is preferred to {worse} in {in_percent(shown)} of {_over(shown)}{half}."
     if found.low is None:
         return f"{sentence} One prompt is too few for an interval."
     return sentence if found.excludes(0.5) else f"No detectable difference: {sentence}"

@@ -10,8 +10,9 @@ from data.database import Database
 from data.records import Project
 from data.votes import Filters, Rules
 from labeling import snapshots
+from studio import quality_words as words
 from studio.render import Html, count, empty, facts, note, notes
-from training.config import Method
+from training.config import MOST_HELD_OUT, Method
 from training.methods import METHOD_FACTS
 from training.verdicts import Sieve
 
@@ -63,6 +64,9 @@ def _warnings(manifest: dict[str, Any], train: int, one: str, many: str) -> list
         said.append(f"Left out: {', '.join(fell)}.")
     if simulated := manifest["labels"]["simulated"]:
         said.append(f"{count(simulated, 'label')} of these {'was' if simulated == 1 else 'were'} simulated, not given by a person.")
+    if flags := manifest.get("flags"):
+        told = ", ".join(f"{n:,} {words.FLAG_NAMES[flag]}" for flag, n in flags.items())
+        said.append(f"Labels with a flag count like others: {told}. Under “Which labels” they can be left out.")
     if snapshots.MIN_TRAIN_ROWS <= train < FEW:
         said.append(f"{count(train, one, many)} is very little: label some more before you expect a change.")
     return said
@@ -74,7 +78,7 @@ def _from_rewards(train: int, held_out: int, graders: Sequence[tuple[str, str]])
         return Learns(0, empty("There are no prompts to answer yet.", "data?tab=import", "Import prompts"), False)
     rows: list[Row] = [
         ("Learns from", count(train, "prompt"), "it answers them itself, again and again, and is told how good each answer is"),
-        _tested(held_out),
+        _tested(min(held_out, MOST_HELD_OUT), f", {MOST_HELD_OUT} at most" if held_out > MOST_HELD_OUT else ""),
     ]
     said = ""
     if not graders:
@@ -88,9 +92,9 @@ def _from_rewards(train: int, held_out: int, graders: Sequence[tuple[str, str]])
     return Learns(train, Html(f"{facts(rows)}{few}{said}"), bool(graders) and enough)
 
 
-def _tested(held_out: int) -> Row:
+def _tested(held_out: int, at_most: str = "") -> Row:
     if held_out:
-        return "Kept for testing", f"{held_out:,}", "on prompts it never sees in training"
+        return "Kept for testing", f"{held_out:,}", f"on prompts it never sees in training{at_most}"
     return (
         "Kept for testing",
         "none yet",

@@ -181,7 +181,8 @@ class PreflightPanel:
     def _of_run(self, run: Run, plan: TrainPlan, project: Project) -> Html:
         """How far the check is, what the run would cost, or that the check was of something else."""
         if _is_going(run):
-            waits = "Waits for its turn: another run is going." if run.status == "queued" else "Checking: starting."
+            other = run.status == "queued" and any(each.status == "running" for each in runs.active(self._studio.db))
+            waits = "Waits for its turn: another run is going." if other else "Checking: starting."
             line = progress_line(run)
             doing = f"Checking: {line}." if line and run.status == "running" else waits
             return Html(f'{bar(share_done(run))}<p class="st-sub" role="status">{esc(doing)}</p>')

@@ -29,12 +29,14 @@ def with_reward_model(
     train = args.get("train")
     word = train.get("reward") if isinstance(train, dict) else None
     args.pop("reward_model", None)
+    args.pop("reward_name", None)
     if word is None or word in CHECKERS:
         return ({**config, "args": args} if "args" in config else config), chosen
     model = studio.model(viewer, str(word))
     if model.kind != "reward":
         raise BadInput(f"{model.name} is no reward model; choose what grades the answers.")
     args["reward_model"] = studio.keys.spec(model).to_json()
+    args["reward_name"] = model.name  # for people; the run itself does not look at it
     return {**config, "args": args}, [*chosen, model]
 
 

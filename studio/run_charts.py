@@ -65,7 +65,7 @@ CHARTS: tuple[Chart, ...] = (
     _pair("margin", "Margin between the two scores", "margin"),
     Chart("scores", "Scores", (Line("max_reward", "highest"), Line("mean_reward", "mean"), Line("min_reward", "lowest"))),
     _pair("reward", "Reward", "reward"),
-    _pair("reward-spread", "Spread of rewards in a group", "reward_std"),
+    _pair("reward-spread", "Spread of rewards", "reward_std"),
     Chart("rewards", "Rewards in training", (Line("rewards/chosen", "good"), Line("rewards/rejected", "bad"))),
     Chart(
         "held-out-rewards", "Rewards, held out",
@@ -79,8 +79,9 @@ CHARTS: tuple[Chart, ...] = (
         "held-out-log-probabilities", "Log-probability, held out",
         (Line("eval_logps/chosen", "good"), Line("eval_logps/rejected", "bad")),
     ),
-    _pair("kl", "Shift from the start (KL estimate)", "kl"),
-    _pair("length", "Length of answers, in tokens", "completions/mean_length"),
+    _pair("kl", "Distance from the start (KL)", "kl"),
+    _pair("drift", "Drift of the answers, in nats", "logps/drift"),
+    _pair("length", "Tokens an answer", "completions/mean_length"),
     _pair("cut-off", "Answers cut off", "completions/clipped_ratio", True),
     _pair("next-token", "Right next tokens", "mean_token_accuracy", True),
     Chart("entropy", "Entropy a token", (Line("entropy", "training"), Line("eval_entropy", "held out")), minor=True),
@@ -123,7 +124,9 @@ def read_look(raw: str) -> Look:
 
 def charts(metrics: Points, look: Look = Look(), files: str = "") -> Html:
     """All charts of one run, '' while there is nothing to draw. `files`: what a file's address ends with, '' = none offered."""
-    return _grid([(chart, _own_lines(chart, metrics)) for chart in CHARTS], _marks(metrics), look, files)
+    rewarded = any("reward" in point for point in metrics)  # then the reward is what it is about
+    ordered = sorted(CHARTS, key=lambda chart: chart.name != "reward") if rewarded else CHARTS
+    return _grid([(chart, _own_lines(chart, metrics)) for chart in ordered], _marks(metrics), look, files)
 
 
 def overlaid(runs: Mapping[str, Points], look: Look = Look(), files: str = "") -> Html:

@@ -13,6 +13,7 @@ from evals.compare_result import CompareResult
 from evals.winrate import Estimate
 from studio.form import NAMES
 from studio.render import Column, Html, badge, count, duration, esc, percent, percents, run_link, shorten, table
+from studio.run_report import graded_by
 from studio.run_verdict import Verdict, interval
 from training.methods import short_name
 
@@ -53,32 +54,36 @@ def settings(one: Seen) -> dict[str, str]:
         "Started from": str(
             args.get("model_name") or args.get("model", {}).get("adapter") or args.get("model", {}).get("base", "")
         ),
-        "Frozen labels": str(run.snapshot_id or data.get("sha256", ""))[:10],
+        "Frozen labels": str(data.get("sha256") or run.snapshot_id or "")[:8],
         "Rows to learn from": _number(run.result.get("rows")),
         "Rows held out": _number(one.held_out or None),
     }
     return told | {
-        NAMES.get(key, key.replace("_", " ").capitalize()): _value(value) for key, value in args.get("train", {}).items()
+        NAMES.get(key, key.replace("_", " ").capitalize()): graded_by(run) if key == "reward" else _value(value)
+        for key, value in args.get("train", {}).items()
     }
 
 
 def ends(seen: Sequence[Seen]) -> Html:
     """A row a run: status, verdict, held-out figures with their interval, steps, time."""
+    rewarded = any("eval_reward" in (one.run.result.get("metrics") or {}) for one in seen)
     columns = [
-        Column("Run"), Column("Verdict"), Column("Held-out loss", "num"), Column("Prefers the good answer", "num", wide=True),
+        Column("Run"), Column("Verdict"), Column("Held-out loss", "num"),
+        *([Column("Held-out reward", "num")] if rewarded else []), Column("Prefers the good answer", "num", wide=True),
         Column("Reward margin", "num", wide=True), Column("Steps", "num", wide=True), Column("Time", "num", wide=True),
     ]  # fmt: skip
-    return table(columns, [_end(number, one) for number, one in enumerate(seen)], label="How each run ended")
+    return table(columns, [_end(number, one, rewarded) for number, one in enumerate(seen)], label="How each run ended")
 
 
-def _end(number: int, one: Seen) -> list[object]:
+def _end(number: int, one: Seen, rewarded: bool) -> list[object]:
     run, metrics = one.run, one.run.result.get("metrics") or {}
     link = Html(f'<a class="st-swatch k{number}" href="./{run_link(run)}">{esc(one.name)}</a>')
     verdict = one.verdict.title if one.verdict else NOTHING
     return [
         link,
         verdict if run.status == "finished" else Html(f"{badge(run.status)} {esc(verdict)}"),
-        _figure(metrics.get("eval_loss"), 3),
+        _figure(None if "eval_reward" in metrics else metrics.get("eval_loss"), 3),
+        *([_figure(metrics.get("eval_reward"), 2)] if rewarded else []),
         _accuracy(metrics.get("eval_rewards/accuracies", metrics.get("eval_accuracy")), one.held_out),
         _figure(metrics.get("eval_rewards/margins"), 2),
         _number(run.result.get("steps")),

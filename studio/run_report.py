@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.records import Run
 from evals.compare_result import CompareResult, summary
@@ -52,6 +53,8 @@ def after(run: Run) -> Html:
     if not is_training(run.kind) or run.status in ("queued", "running"):
         return Html("")
     links = [button("Run again with a change", f"again?run={run.run_id}", quiet=True)]
+    if run.kind == "reward" and run.result.get("model_id"):
+        links = [button("Let it grade a training (RLOO)", "train?method=rloo"), *links]
     if run.result.get("model_id") and makes_adapter(run.kind):
         links = [
             button("Try it beside the one before", f"compare?run={run.run_id}&tab=chat", quiet=True),
@@ -81,7 +84,13 @@ def training(run: Run) -> Html:
         ("Learned from", count(int(result.get("rows") or 0), "row"), _held_out(result)),
         ("Steps", f"{result.get('steps', 0):,}{_of_all(run)}", f"in {duration(result.get('seconds'))}"),
     ]
-    if metrics.get("loss") is not None:
+    if (graded := graded_by(run)) != "":
+        rows.append(("Graded by", graded, ""))
+    if metrics.get("eval_reward") is not None:
+        rows.append(("Reward on held-out prompts", f"{metrics['eval_reward']:.2f}", "at the end"))
+    elif metrics.get("reward") is not None:
+        rows.append(("Reward", f"{metrics['reward']:.2f}", LAST))
+    elif metrics.get("loss") is not None:
         held_out = metrics.get("eval_loss")
         rows.append(
             ("Loss at the end", f"{metrics['loss']:.3f}", f"{held_out:.3f} on held-out rows" if held_out is not None else LAST)
@@ -98,6 +107,13 @@ def training(run: Run) -> Html:
             shown = percent if as_percent else _margin
             rows.append((name, shown(metrics[key]), f"{shown(held_out)} on held-out rows" if held_out is not None else LAST))
     return facts(rows)
+
+
+def graded_by(run: Run) -> str:
+    """What graded the answers of a run that learned from its own, by name; '' for any other."""
+    args = run.config.get("args") or {}
+    word = str((args.get("train") or {}).get("reward") or "")
+    return CHECKERS[word].title if word in CHECKERS else str(args.get("reward_name") or "a reward model") if word else ""
 
 
 def _of_all(run: Run) -> str:

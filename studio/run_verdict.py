@@ -41,6 +41,7 @@ UNMOVED = 1e-4  # a reward margin: the model is the one it was
 FIRST_LOSSES = 3  # steps of training that tell where the loss began
 FIRST_STEPS = 10  # fewer logged steps say nothing yet
 FEW_HELD_OUT = 50
+SAMPLING = ("rloo", "grpo", "ppo")  # they learn from rewards on their own answers
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _hold_it_closer(h: History) -> str:
 
 
 def _drifted(h: History) -> Verdict | None:
-    if h.method not in ("rloo", "grpo", "ppo"):
+    if h.method not in SAMPLING:
         return None
     kl, length, first = h.now("kl"), h.now("completions/mean_length"), h.start("completions/mean_length")
     closer = f"Raise beta (now {h.beta:g}) or lower the step size, and read the sample answers before you use it."
@@ -215,7 +216,7 @@ def _overfit(h: History) -> Verdict | None:
 
 def _no_change(h: History) -> Verdict | None:
     """Against a coin where the accuracy is relative to the start; against the first figures where it is not."""
-    if h.method in ("rloo", "grpo", "ppo"):
+    if h.method in SAMPLING:
         return _no_more_reward(h)
     key = "eval_accuracy" if h.method == "reward" else "eval_rewards/accuracies"
     accuracy = h.now(key)
@@ -273,7 +274,8 @@ def _no_more_reward(h: History) -> Verdict | None:
     rewards = h.values("reward")
     n = len(rewards) // LAST_SHARE
     if n < 2:
-        return None
+        steps = f"After {count(len(rewards), 'step')} nothing can be told: the reward goes up and down from one step to the next."
+        return Verdict("no change", "Cannot be told yet", steps, "Resume it, or give it more steps.") if h.ended else None
     before, after = rewards[:n], rewards[-n:]
     gain = mean(after) - mean(before)
     half = 1.96 * math.sqrt(variance(before) / n + variance(after) / n)
@@ -291,7 +293,7 @@ def _no_more_reward(h: History) -> Verdict | None:
 
 def _healthy(h: History) -> Verdict:
     accuracy = h.now("eval_accuracy" if h.method == "reward" else "eval_rewards/accuracies")
-    looks = h.values("eval_loss")
+    looks = h.values("eval_loss") if h.method not in SAMPLING else []  # of a model's own answers the loss says nothing
     said = []
     if accuracy is not None and h.held_out:
         said.append(_of_pairs(h, accuracy))
@@ -299,12 +301,15 @@ def _healthy(h: History) -> Verdict:
         said.append(
             f"the loss on held-out rows {'fell' if looks[-1] < looks[0] else 'went'} from {looks[0]:.3f} to {looks[-1]:.3f}"
         )
-    rewards = h.values("reward")
-    if rewards and not said:
-        said.append(f"the reward went from {h.start('reward'):.2f} to {h.now('reward'):.2f}")
+    held_out = h.values("eval_reward")
+    if len(held_out) > 1:
+        said.append(f"the reward on held-out prompts went from {held_out[0]:.2f} to {held_out[-1]:.2f}")
+    elif h.values("reward"):
+        said.append(f"the reward in training went from {h.start('reward'):.2f} to {h.now('reward'):.2f}")
     text = "; ".join(said)
     why = f"{text[:1].upper()}{text[1:]}." if text else "Nothing looks wrong."
-    return Verdict("healthy", "Healthy", why, "Compare it with the model before: that is what counts." if h.ended else "")
+    do = "Let it grade a training (RLOO)." if h.method == "reward" else "Compare it with the model before: that is what counts."
+    return Verdict("healthy", "Healthy", why, do if h.ended else "")
 
 
 def interval(share: float, n: int) -> tuple[float, float]:

@@ -248,10 +248,11 @@ class RunsPage:
         )
         if run.status == "running" and self._folder(run).stop_requested:
             line = "Stopping: it saves what it has and ends within a step."
-        moving = bar(share_done(run)) if run.status in ("queued", "running") else ""
+        moving = bar(share_done(run)) if run.status == "running" else ""
         head = (
             f'<div class="st-run-head"><h2 class="st-h2">{esc(run.name)}</h2>{badge(run.status)}</div>'
-            f'<p class="st-sub">{esc(KINDS.get(run.kind, run.kind))}, started {esc(ago(run.started_at or run.queued_at))}'
+            f'<p class="st-sub">{esc(KINDS.get(run.kind, run.kind))}, {"started" if run.started_at else "queued"} '
+            f"{esc(ago(run.started_at or run.queued_at))}"
             f"{', took ' + esc(took(run)) if run.ended_at else ''}</p>"
         )
         shown = f'<p class="st-sub">{esc(line)}</p>' if run.status in ("queued", "running") else ""

@@ -133,7 +133,8 @@ class TrainPage:
         viewer = self._studio.viewer(request)
         self._studio.jobs.prepare()
         project = self._studio.project(viewer)
-        method: Method = "dpo" if project.task == "pairwise" else "kto"
+        asked = query(request, "method")
+        method: Method = method_named(asked) if asked in METHOD_FACTS else "dpo" if project.task == "pairwise" else "kto"
         parents = self._parents(viewer)
         chosen = next((m for m in parents if m.run_id and m.run_id == query(request, "run")), parents[0] if parents else None)
         choices = [(m.name, m.model_id) for m in parents]

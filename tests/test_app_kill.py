@@ -26,7 +26,7 @@ from label_browser import press, saved, visit
 
 from tests.conftest import ROOT, AppProcess
 
-ROUNDS, MANY_ROUNDS = 3, 20
+ROUNDS, MANY_ROUNDS = 2, 20
 CLIENTS = 4
 TAB_ROUNDS = (3, 9, 15)  # in which a tab is closed
 

@@ -77,6 +77,7 @@ def test_sections_measured_earlier_stay_in_the_table(tmp_path: Path, monkeypatch
     assert train.kept() == {}
 
 
+@pytest.mark.slow(reason="a contender is a process with the imports of a training")
 def test_a_contender_that_dies_ends_the_benchmark_with_its_name() -> None:
     with pytest.raises(SystemExit, match=r"studio dpo ended without a result \(exit code 1"):
         alternate([Contender("studio", "", shape="no such shape")])

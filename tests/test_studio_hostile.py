@@ -366,6 +366,7 @@ def forge(client: httpx.Client, values_of: Any) -> list[str]:
     return said
 
 
+@pytest.mark.slow(reason="every handler of every page, twice")
 def test_a_forged_event_is_answered_with_a_sentence(app: App) -> None:
     """Every handler, called with values of every wrong kind and with too few of them. The workspace's own folder may be named to
     its owner, who copies files there."""

@@ -102,6 +102,9 @@ def test_rlhf_is_graded_by_what_people_prefer_and_what_can_be_checked_by_rules(s
         graded = json.loads(proposal)["proposed"].get("reward", "")
         return str(fits), which.visible, graded
 
+    request = Request()
+    request.query_params = {"method": "rloo"}
+    assert page.load(request)[1] == "rloo"  # type: ignore[arg-type]
     for method, shown, graded in (("dpo", True, ""), ("rloo", False, made.model_id), ("grpo", False, "demo_world")):
         fits, visible, reward = chosen(method)
         assert METHOD_FACTS[method].fits in fits

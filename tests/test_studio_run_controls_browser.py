@@ -119,7 +119,7 @@ def test_a_real_run_goes_on_after_a_stop_and_without_a_tab(served: Served, page:
     frame = "JSON.parse(document.querySelector('#run-charts svg[data-frame]').dataset.frame).x"
     again.wait_for_function(f"{frame}[1] === {STEPS}")
     assert again.locator("#run-charts figure[data-chart=loss] .mark").count() == 1
-    assert again.locator("#run-charts figure[data-chart=kl] svg").count() == 1
+    assert again.locator("#run-charts figure[data-chart=drift] svg").count() == 1
 
 
 @pytest.mark.model

@@ -57,6 +57,22 @@ def test_real_runs_are_judged_as_they_turned_out(name: str) -> None:
     assert judged(history(name)).kind == GOLDEN[name]
 
 
+def test_a_model_that_learns_from_its_own_answers_is_told_by_its_reward() -> None:
+    """Its loss is about 0 whatever it learns, and a few steps say nothing."""
+    rising = [0.1 + 0.02 * i + 0.01 * (i % 2) for i in range(24)]
+    found = judged(made("rloo", reward=rising, loss=[1e-9] * 24, eval_loss=[0.0] * 24, eval_reward=[0.0, 0.37]))
+    assert found.kind == "healthy"
+    assert found.why == "The reward on held-out prompts went from 0.00 to 0.37."
+    short = judged(made("rloo", reward=[-0.05, -0.13, -0.26, 0.2], eval_loss=[0.0], eval_reward=[-0.02]))
+    assert (short.kind, short.title) == ("no change", "Cannot be told yet")
+    assert "After 4 steps nothing can be told" in short.why
+
+
+def test_a_reward_model_is_not_sent_to_a_comparison_that_it_cannot_have() -> None:
+    found = judged(made("reward", eval_accuracy=[0.5, 0.9], loss=[0.69, 0.3], eval_loss=[0.69, 0.4]))
+    assert (found.kind, found.do) == ("healthy", "Let it grade a training (RLOO).")
+
+
 def test_with_early_stopping_the_adapter_that_is_kept_is_judged() -> None:
     """Rows learned by heart after the best step are not in the adapter that is saved; a loss that is no number ends the run."""
     overfit = history("dpo_overfit")

@@ -48,12 +48,12 @@ def test_a_run_starts_at_ln_2_and_widens_the_margin(tmp_path: Path, base: Path, 
     assert TRLS_KEYS | {"learning_rate", "epoch", "tokens_per_second", "grad_norm"} <= set(metrics[0])
     assert result["metrics"]["eval_rewards/margins"] > 0.01
     if backend == "studio":
-        assert metrics[0]["kl"] == pytest.approx(0, abs=1e-3), "the reference is the model before the run"
+        assert metrics[0]["logps/drift"] == pytest.approx(0, abs=1e-3), "the reference is the model before the run"
         told = result["metrics"]
         for prefix in ("", "eval_"):
             mean = (told[f"{prefix}rewards/chosen"] + told[f"{prefix}rewards/rejected"]) / 2
-            assert told[f"{prefix}kl"] == pytest.approx(mean / config.beta, abs=1e-3)
-            assert abs(told[f"{prefix}kl"]) > 0.01
+            assert told[f"{prefix}logps/drift"] == pytest.approx(mean / config.beta, abs=1e-3)
+            assert abs(told[f"{prefix}logps/drift"]) > 0.01
     assert all(w.abs().max() > 0 for name, w in adapter_weights(run).items() if "lora_B" in name)
 
 

@@ -119,6 +119,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 HALF = DpoConfig(**FEW, batch_size=4, sft_weight=0.0)
 
 
+@pytest.mark.slow  # two processes with their imports
 def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path, one: RunDir) -> None:
     run = run_of(tmp_path / "run", "dpo", HALF, Launch())
     assert begin(run).wait() == 0, run.log_tail()

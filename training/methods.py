@@ -84,7 +84,7 @@ def makes_adapter(kind: str) -> bool:
 
 def short_name(kind: str) -> str:
     """What a run of this method is called in few letters: DPO, reward model."""
-    return "reward model" if kind == "reward" else kind.upper()
+    return {"reward": "reward model", "simpo": "SimPO"}.get(kind, kind.upper())
 
 
 def module_of(method: Method) -> str:

@@ -81,15 +81,14 @@ class Dpo(_ByRows):
         return preference + self.sft_weight * _imitation(scores, whole) if self.sft_weight else preference
 
     def metrics(self, items: list[Item], scores: Scores, whole: Whole) -> Metrics:
-        """With `kl`, which TRL's DPO does not tell: the mean over both completions of log policy - log reference, in nats an answer
-        (the rewards' mean over beta), as KTO's is before it is cut off at 0.
+        """With `logps/drift`, which TRL's DPO does not tell: the mean over both completions of log policy - log reference, in nats
+        an answer (the rewards' mean over beta).
 
-        It estimates the KL of policy from reference as far as the policy would write these completions itself. It begins at 0.
-        Completions that the reference wrote give it a mean of -KL(reference, policy), so it mostly sinks below 0: how far says
-        how far the policy has moved away from them.
+        It begins at 0. Completions that the reference wrote give it a mean of -KL(reference, policy), so it mostly sinks below 0:
+        how far says how far the policy has moved away from them.
         """
         chosen, rejected = _sides(items, scores)
-        moved = {"kl": float((chosen.ratio + rejected.ratio).mean() / 2)}
+        moved = {"logps/drift": float((chosen.ratio + rejected.ratio).mean() / 2)}
         return _pair_metrics(self.beta * chosen.ratio, self.beta * rejected.ratio, scores, scores.sums) | moved
 
 
