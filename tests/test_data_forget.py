@@ -178,7 +178,7 @@ def test_the_copies_of_the_journal_follow(told: Told, db: Database, tmp_path: Pa
     assert b"quagga-note" in there()
 
 
-@pytest.mark.browser  # no browser: but a dozen processes, which the fast part of the tests can do without
+@pytest.mark.slow(reason="a dozen processes, each killed at another step")
 def test_killed_between_any_two_steps_it_is_done_at_the_next_start(tmp_path: Path) -> None:
     """Every trace it leaves on the disk is a step; the child dies before each of them in turn."""
     step, finished = 0, False

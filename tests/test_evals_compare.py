@@ -394,6 +394,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.model
+@pytest.mark.slow(reason="the whole loop in a browser compares base and adapter, too")
 def test_a_real_run_of_base_against_adapter(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     """A random model as its own judge: little it says is a verdict, and nothing that is none is counted as one."""
     base = ModelSpec("local", str(tiny[0]))

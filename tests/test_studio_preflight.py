@@ -251,6 +251,7 @@ def test_a_visitors_check_is_within_the_limits_of_a_visitors_run(settings: Setti
 
 @pytest.mark.browser
 @pytest.mark.model
+@pytest.mark.slow(reason="two checks and a training, each a process")
 def test_check_then_fix_then_train(tmp_path: Path, page: Any) -> None:
     """Rows that contradict each other and a limit that cuts: both mended by a click, the check's counts those of the run."""
     settings = Settings(home=tmp_path / "workspace", port=free_port())

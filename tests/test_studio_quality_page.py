@@ -80,6 +80,7 @@ def sheet(page: Any, title: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
 
 
+@pytest.mark.slow(reason="every tab three times, for its looks")
 @pytest.mark.parametrize("tab", TABS)
 def test_each_tab_looks_right_in_light_dark_and_on_a_phone(app: App, page: Any, tab: str) -> None:
     faults: list[str] = []

@@ -76,7 +76,7 @@ CASES = {
     "grpo": Case(grpo, GrpoConfig(**{**FEW, **ANSWERS_OF_ITS_OWN}, beta=0.1), PROMPTS, 5, AT, demo=True),
 }
 
-RARE = frozenset({"sft-full", "sft-trl", "kto-trl", "dpo-early", "orpo", "simpo", "reward", "rloo", "grpo"})
+RARE = frozenset({"sft-full", "sft-trl", "dpo-trl", "kto-trl", "dpo-early", "orpo", "simpo", "reward", "rloo", "grpo"})
 SLOWER = pytest.mark.slow(reason="two runs each of what differs from its neighbours least")
 
 
