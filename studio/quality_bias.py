@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labeling.bias_binary import BinaryCard
 from labeling.bias_card import BiasCard, Effect
 from labeling.intervals import Share
 from labeling.label_report import Cards
@@ -34,18 +35,23 @@ def bias(found: Cards, names: Names) -> Html:
     project, annotators = found.report.project, found.report.annotators
     if not project.n_labels:
         return empty("Biases show in labels given here, and there are none yet.", "label", "Label the first answers")
-    out = [
-        note(f"{names.of(found.people[card.annotator])}: {flag}", "warn")
-        for card in annotators
-        for flag in card.flags
-        if card.annotator is not None
-    ]
-    said = Html(f"<div>{''.join(out[:20])}</div>") if out else note("Nobody stands out.", "good")
+    said = who_stands_out(annotators, found.people, names)
     return Html(
         f'<div class="st-stack">{said}{_project_card(project)}{_left(project, annotators, found.people, names)}'
         f"{_cards(annotators, found.people, names)}"
         f'<p class="st-sub">{SIGNS}</p></div>'
     )
+
+
+def who_stands_out(cards: Sequence[BiasCard | BinaryCard], people: Sequence[str], names: Names) -> Html:
+    """The first flags of anybody's card, by name."""
+    out = [
+        note(f"{names.of(people[card.annotator])}: {flag}", "warn")
+        for card in cards
+        for flag in card.flags
+        if card.annotator is not None
+    ]
+    return Html(f"<div>{''.join(out[:20])}</div>") if out else note("Nobody stands out.", "good")
 
 
 def _project_card(card: BiasCard) -> Html:

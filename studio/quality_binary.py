@@ -9,10 +9,10 @@ from labeling.bias_card import Effect
 from labeling.intervals import Share
 from labeling.label_report import BinaryCards
 from studio import quality_words as words
-from studio.quality_bias import cell
+from studio.quality_bias import cell, who_stands_out
 from studio.quality_overview import MOST_PEOPLE, Names
 from studio.quality_plots import Interval, intervals
-from studio.render import Column, Html, empty, esc, note
+from studio.render import Column, Html, empty, esc
 from studio.sheet import Sheet, draw
 
 SIGNS = (
@@ -32,13 +32,7 @@ def bias(found: BinaryCards, names: Names) -> Html:
     project, annotators = found.report.project, found.report.annotators
     if not project.n_labels:
         return empty("Biases show in labels given here, and there are none yet.", "label", "Label the first answers")
-    out = [
-        note(f"{names.of(found.people[card.annotator])}: {flag}", "warn")
-        for card in annotators
-        for flag in card.flags
-        if card.annotator is not None
-    ]
-    said = Html(f"<div>{''.join(out[:20])}</div>") if out else note("Nobody stands out.", "good")
+    said = who_stands_out(annotators, found.people, names)
     return Html(
         f'<div class="st-stack">{said}{_project_card(project)}{_good(project, annotators, found.people, names)}'
         f"{_cards(annotators, found.people, names)}"
