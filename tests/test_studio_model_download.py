@@ -81,10 +81,12 @@ def says(form: ModelsPage) -> str:
 
 
 def until(form: ModelsPage, there: Callable[[str], bool]) -> str:
-    while not there(said := says(form)):
-        assert not download(form).error, said
+    while True:
+        failed = bool(download(form).error)  # asked first: it may fail between the two, and then the next line says so
+        if there(said := says(form)):
+            return said
+        assert not failed, said
         time.sleep(0.01)
-    return said
 
 
 def is_over(said: str) -> bool:
