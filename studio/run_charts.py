@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from data.errors import BadInput
 from studio.plots import COLOURS, LARGE, LOW, SMALL, Picture, Point, Series, figure, standalone
-from studio.render import Html, esc
+from studio.render import Html, count, esc, figures
 
+ACCURACY, MARGIN = "rewards/accuracies", "rewards/margins"
 Points = Sequence[Mapping[str, Any]]  # a run's `metrics` events, oldest first
 
 
@@ -41,6 +42,11 @@ class Chart(NamedTuple):
     lines: tuple[Line, ...]
     percent: bool = False
     minor: bool = False
+    of: str = ""  # the title of the chart that has this line among others
+
+    @property
+    def whole(self) -> str:
+        return self.of or self.title
 
     @property
     def first(self) -> Line:
@@ -57,8 +63,8 @@ def _minor(name: str, title: str, key: str) -> Chart:
 
 CHARTS: tuple[Chart, ...] = (
     _pair("loss", "Loss", "loss"),
-    _pair("reward-accuracy", "Prefers the good answer", "rewards/accuracies", True),
-    _pair("reward-margin", "Reward margin", "rewards/margins"),
+    _pair("reward-accuracy", "Prefers the good answer", ACCURACY, True),
+    _pair("reward-margin", "Reward margin", MARGIN),
     _pair("log-odds", "Log odds of good over bad", "log_odds_chosen"),
     _pair("imitation", "Loss of imitation", "nll_loss"),
     _pair("accuracy", "Ranks the good answer first", "accuracy", True),
@@ -97,6 +103,7 @@ SINGLE: tuple[Chart, ...] = tuple(  # one metric a chart, for runs that are laid
         (line,),
         chart.percent,
         chart.minor,
+        chart.title,
     )
     for chart in CHARTS
     for i, line in enumerate(chart.lines, 1)
@@ -122,16 +129,37 @@ def read_look(raw: str) -> Look:
         return Look()
 
 
-def charts(metrics: Points, look: Look = Look(), files: str = "") -> Html:
-    """All charts of one run, '' while there is nothing to draw. `files`: what a file's address ends with, '' = none offered."""
+def charts(metrics: Points, look: Look = Look(), files: str = "", said: Mapping[str, str] = {}) -> Html:
+    """All charts of one run, '' while there is nothing to draw. `files`: what a file's address ends with, '' = none offered;
+    `said`: a sentence below a chart, by the chart's name."""
     rewarded = any("reward" in point for point in metrics)  # then the reward is what it is about
     ordered = sorted(CHARTS, key=lambda chart: chart.name != "reward") if rewarded else CHARTS
-    return _grid([(chart, _own_lines(chart, metrics)) for chart in ordered], _marks(metrics), look, files)
+    return _grid([(chart, _own_lines(chart, metrics)) for chart in ordered], _marks(metrics), look, files, said)
 
 
 def overlaid(runs: Mapping[str, Points], look: Look = Look(), files: str = "") -> Html:
-    """The same metric of several runs (by name) on each chart, one colour a run."""
-    return _grid([(chart, _lines_of_runs(chart, runs)) for chart in SINGLE], (), look, files)
+    """The same metric of several runs (by name) on each chart, one colour a run. What only one of them reports has nothing to be
+    held against: it is named instead of drawn, unless there is only one run with figures yet."""
+    drawn = [(chart, [line for line in _lines_of_runs(chart, runs) if line.points]) for chart in SINGLE]
+    least = min(2, len({line.name for _, lines in drawn for line in lines}))
+    shared = [(chart, lines) for chart, lines in drawn if len(lines) >= least]
+    alone = [(chart, lines[0].name) for chart, lines in drawn if 0 < len(lines) < least]
+    return Html(f"{_grid(shared, (), look, files)}{_left_out(alone)}")
+
+
+def _left_out(alone: Sequence[tuple[Chart, str]]) -> str:
+    """Which charts only one of the runs would be on, and which run."""
+    if not alone:
+        return ""
+    titles: dict[str, list[str]] = {}
+    for chart, run in alone:
+        titles.setdefault(run, []).append(chart.whole)
+    told = "; ".join(f"{run}: {', '.join(dict.fromkeys(each))}" for run, each in titles.items())
+    are = "is" if len(alone) == 1 else "are"
+    return (
+        f'<p class="st-sub st-left-out">{figures(count(len(alone), "chart"))} {are} left out, as only one of these runs reports '
+        f"what would be on {'it' if len(alone) == 1 else 'them'}; the run's own page shows it. {esc(told)}.</p>"
+    )
 
 
 def chart_named(name: str) -> Chart:
@@ -185,7 +213,13 @@ def _lines_of_runs(chart: Chart, runs: Mapping[str, Points]) -> list[Series]:
     ]
 
 
-def _grid(charts: Sequence[tuple[Chart, Sequence[Series]]], marks: Sequence[float], look: Look, files: str) -> Html:
+def _grid(
+    charts: Sequence[tuple[Chart, Sequence[Series]]],
+    marks: Sequence[float],
+    look: Look,
+    files: str,
+    said: Mapping[str, str] = {},
+) -> Html:
     every = [line for _, lines in charts for line in lines if line.points]
     if not every:
         return Html("")
@@ -195,11 +229,16 @@ def _grid(charts: Sequence[tuple[Chart, Sequence[Series]]], marks: Sequence[floa
         large = look.large == chart.name
         size = LARGE if large else LOW if chart.minor else SMALL
         picture = Picture(chart.title, span, chart.percent, size, marks)
-        drawn[chart.minor].append(figure(chart.name, picture, each, _save(chart, files) if large and files else ""))
+        below = _said(said.get(chart.name, "")) + (_save(chart, files) if large and files else "")
+        drawn[chart.minor].append(figure(chart.name, picture, each, below))
     whole = _zoomed(look.span) if look.span else ""
     kept = esc(json.dumps(look._asdict()))
     minor = f'<div class="st-charts minor">{"".join(drawn[True])}</div>' if any(drawn[True]) else ""
     return Html(f'{whole}<div class="st-charts" data-look="{kept}">{"".join(drawn[False])}</div>{minor}{_all_numbers(files)}')
+
+
+def _said(sentence: str) -> str:
+    return f'<p class="st-below">{figures(sentence)}</p>' if sentence else ""
 
 
 def _zoomed(span: Point) -> str:
@@ -243,8 +282,14 @@ def _points(metrics: Points, key: str) -> list[Point]:
 
 def _each_point(metrics: Points, key: str) -> Iterator[Point]:
     for m in metrics:
-        if _is_number(m.get(key)) and _is_number(m.get("step")):
+        if _is_number(m.get(key)) and _is_number(m.get("step")) and not all_ties(m, key):
             yield float(m["step"]), float(m[key])
+
+
+def all_ties(point: Mapping[str, Any], key: str = ACCURACY) -> bool:
+    """Whether a share of pairs on which the good answer is preferred says nothing: no pair is preferred and the mean margin is
+    exactly 0, so every pair is a tie, as before the first step that moves the model."""
+    return key.endswith(ACCURACY) and point.get(key) == 0 and point.get(key.replace(ACCURACY, MARGIN)) == 0
 
 
 def _is_number(value: Any) -> bool:

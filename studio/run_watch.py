@@ -8,6 +8,7 @@ the browser has.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from data.records import Run
 from labeling import snapshots
 from studio.context import Studio
 from studio.frame import block
+from studio.run_chart_notes import notes_of
 from studio.run_charts import charts, read_look
 from studio.run_history import History
 from studio.run_samples import samples
@@ -59,7 +61,7 @@ class RunWatch:
         now = json.dumps([run.run_id, len(metrics), metrics[-1].get("at") if metrics else "", len(told), raw_look])
         if seen == now:
             return [shown(found, run.status in ENDED), gr.skip(), gr.skip(), gr.skip()]
-        drawn = charts(metrics, read_look(raw_look), f"runs={run.run_id}")
+        drawn = charts(metrics, read_look(raw_look), f"runs={run.run_id}", notes_of(run.kind, _settings(run), metrics))
         return [shown(found, run.status in ENDED), drawn, samples(told), now]
 
     def nothing(self) -> list[Any]:
@@ -70,9 +72,12 @@ def judged(studio: Studio, run: Run) -> Verdict | None:
     """The verdict on a training run as far as it has come, None for any other kind of run."""
     if not is_training(run.kind):
         return None
-    settings = run.config.get("args", {}).get("train", {})
     metrics = studio.metrics.of(run.run_id)
-    return verdict(History(run.kind, metrics, settings, held_out_rows(studio, run), run.status in ENDED))
+    return verdict(History(run.kind, metrics, _settings(run), held_out_rows(studio, run), run.status in ENDED))
+
+
+def _settings(run: Run) -> Mapping[str, Any]:
+    return run.config.get("args", {}).get("train", {})  # type: ignore[no-any-return]
 
 
 def held_out_rows(studio: Studio, run: Run) -> int:

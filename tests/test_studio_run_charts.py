@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_studio_render import HOSTILE, Seen
+from watch_seed import recorded
 
 from data.errors import BadInput
 from studio.plots import COLOURS, MAX_POINTS, smooth, thin, ticks
+from studio.run_chart_notes import notes_of
 from studio.run_charts import CHARTS, Look, as_csv, as_svg, chart_named, charts, overlaid, read_look
 
 METRICS: list[dict[str, Any]] = [
@@ -158,6 +160,53 @@ def test_runs_are_laid_over_one_another_in_colours_of_their_own() -> None:
     assert [line["name"] for line in lines] == ["one", HOSTILE]
     assert Seen(drawn).handlers == []
     assert len({f"k{number}" for number in range(len(COLOURS)) if f'polyline class="k{number}"' in drawn}) == 2
+
+
+def test_what_only_one_of_the_runs_reports_is_named_and_not_drawn() -> None:
+    pairs = [{"step": 1, "loss": 0.7, "logps/chosen": -3.0, "logps/rejected": -4.0}]
+    drawn = overlaid({"one": pairs, "other": [{"step": 1, "loss": 0.4}], HOSTILE: [{"step": 1, "loss": 0.4, "kl": 0.1}]})
+    assert re.findall(r'data-chart="([^"]*)"', drawn) == ["loss-of-runs-1"]
+    said = unescape(re.sub("<[^>]+>", "", drawn[drawn.index("st-left-out") :]))
+    assert "3 charts are left out" in said
+    assert said.endswith(f"one: Log-probability in training; {HOSTILE}: Distance from the start (KL).")
+    assert Seen(drawn).handlers == []
+    alone = overlaid({"one": pairs, "nothing yet": []})
+    assert len(re.findall("data-chart=", alone)) == 3, "one run with figures is shown as it is"
+    assert "left out" not in alone
+
+
+# --- what a newcomer would take for a fault -------------------------------------------------------------------------------------
+
+
+def test_ties_are_no_preference_for_the_bad_answer() -> None:
+    """Before the first step that moves it the model is its own reference: all margins are exactly 0."""
+    told = recorded("dpo_good").metrics
+    assert [point["rewards/accuracies"] for point in told[:3]] == [0.0, 0.0, 0.25], "TRL's figure, which counts a tie as wrong"
+    accuracy = drawn_lines(charts([{key: value for key, value in point.items() if "loss" not in key} for point in told]))[0][0]
+    assert accuracy["points"][0] == [3.0, 0.25]
+    said = notes_of("dpo", {}, told)
+    assert said == {
+        "reward-accuracy": "Drawn from step 3: until then it is the model before the run, which prefers neither answer."
+    }
+    assert said["reward-accuracy"] in unescape(re.sub("<[^>]+>", "", charts(told, said=said)))
+    worse = [{"step": 1, "rewards/accuracies": 0.0, "rewards/margins": -0.2}]
+    assert drawn_lines(charts(worse))[0][0]["points"] == [[1.0, 0.0]], "one that does prefer the bad answers is drawn"
+    assert notes_of("dpo", {}, worse) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "says"),
+    [
+        ("dpo", {"loss": "sigmoid", "sft_weight": 1.0}, "DPO's loss + SFT's. DPO's part begins at ln 2 = 0.693."),
+        ("dpo", {"loss": "sigmoid", "sft_weight": 0.5}, "DPO's loss + 0.5 × SFT's. DPO's part begins at ln 2 = 0.693."),
+        ("dpo", {"loss": "ipo", "sft_weight": 0.5}, "DPO's loss + 0.5 × SFT's."),
+        ("dpo", {"loss": "sigmoid", "sft_weight": 0.0}, None),
+        ("simpo", {"sft_weight": 2.0}, "SimPO's loss + 2 × SFT's."),
+        ("sft", {}, None),
+    ],
+)
+def test_a_loss_that_is_a_sum_says_so(method: str, settings: dict[str, Any], says: str | None) -> None:
+    assert notes_of(method, settings, METRICS).get("loss") == says
 
 
 # --- files ------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,41 @@
+"""What a newcomer would take for a fault on a run's charts, as a sentence below the chart: by the chart's name in `run_charts.py`.
+
+Pure: the run's method, settings and figures in, sentences out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from studio.run_charts import ACCURACY, Points, all_ties
+from training.methods import short_name
+
+AT_LN2 = ("sigmoid", "sigmoid_norm", "robust")  # forms of DPO's loss that are ln 2 where policy and reference are the same
+
+
+def notes_of(method: str, settings: Mapping[str, Any], metrics: Points) -> dict[str, str]:
+    """The sentences that this run needs."""
+    told = {"loss": _of_the_loss(method, settings), "reward-accuracy": _of_ties(metrics)}
+    return {chart: sentence for chart, sentence in told.items() if sentence}
+
+
+def _of_the_loss(method: str, settings: Mapping[str, Any]) -> str:
+    """What the loss is the sum of, where SFT's is in it."""
+    weight = float(settings.get("sft_weight") or 0)
+    if method not in ("dpo", "simpo") or not weight:
+        return ""
+    name = short_name(method)
+    times = "" if weight == 1 else f"{weight:g} × "
+    starts = method == "dpo" and settings.get("loss", "sigmoid") in AT_LN2
+    return f"{name}'s loss + {times}SFT's." + (f" {name}'s part begins at ln 2 = {math.log(2):.3f}." if starts else "")
+
+
+def _of_ties(metrics: Points) -> str:
+    """Why the share of pairs on which the good answer is preferred begins later than the other lines."""
+    steps = [point for point in metrics if ACCURACY in point]
+    first = next((point.get("step") for point in steps if not all_ties(point)), None)
+    if first is None or not any(all_ties(point) for point in steps):
+        return ""
+    return f"Drawn from step {first:g}: until then it is the model before the run, which prefers neither answer."
