@@ -25,7 +25,8 @@ TABLES = (
 
 
 class Counts(NamedTuple):
-    """What Home shows. `labels` are current ones, `decided` those of them that say something (no skip)."""
+    """What Home shows. `labels` are current ones, `decided` those of them that say something (no skip). Of the models that runs
+    made, `adapters` answer (adapters and whole models), `reward_models` score, and `merged` are copies of the first."""
 
     prompts: int
     held_out: int
@@ -36,7 +37,14 @@ class Counts(NamedTuple):
     runs: int
     active_runs: int
     adapters: int
+    reward_models: int
+    merged: int
     comparisons: int  # finished compare runs
+
+    @property
+    def made(self) -> int:
+        """Models that runs made, of any kind."""
+        return self.adapters + self.reward_models + self.merged
 
 
 def create(
@@ -125,6 +133,11 @@ def destroy(db: Database, project_id: str) -> list[str]:
 def counts(db: Database, project_id: str) -> Counts:
     """One statement, so that the numbers belong together."""
     sql = """
+    with made as (
+        select case when m.kind = 'reward' then 'reward' when r.kind = 'merge' then 'merged' else 'adapter' end as kind
+        from models m left join runs r on r.run_id = m.run_id
+        where m.project_id = $p and m.run_id != '' and m.removed_at is null
+    )
     select
         (select count(*) from prompts where project_id = $p) as prompts,
         (select count(*) from prompts where project_id = $p and split = 'held_out') as held_out,
@@ -134,7 +147,9 @@ def counts(db: Database, project_id: str) -> Counts:
         (select count(*) from current_labels where project_id = $p and preference != 'skip') as decided,
         (select count(*) from runs where project_id = $p) as runs,
         (select count(*) from runs where project_id = $p and status in ('queued', 'running')) as active_runs,
-        (select count(*) from models where project_id = $p and run_id != '' and removed_at is null) as adapters,
+        (select count(*) from made where kind = 'adapter') as adapters,
+        (select count(*) from made where kind = 'reward') as reward_models,
+        (select count(*) from made where kind = 'merged') as merged,
         (select count(*) from runs where project_id = $p and kind = 'compare' and status = 'finished') as comparisons
     """
     row = db.row(sql, {"p": project_id})

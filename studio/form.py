@@ -20,7 +20,7 @@ from data.errors import BadInput
 from studio.frame import Choice
 from training import reporting
 from training.config import METHODS, TrainConfig, config_class, from_json
-from training.knobs import Knob, knobs
+from training.knobs import Knob, check, knobs
 
 OPEN = ("reward", "tuning", "epochs")  # everything else has a default that few need to change
 NAMES = {
@@ -157,6 +157,7 @@ class Form:
             if value is None:
                 raise BadInput(f"{label_of(knob)} is empty; give it a value.")
             raw[knob.name] = _plain(knob, value)
+            check(knob, raw[knob.name], label_of(knob))
         return from_json(method, raw)
 
 

@@ -19,7 +19,7 @@ from labeling import snapshots
 from studio.context import Studio, Viewer
 from studio.render import Html, ago, count, esc, figures, percent, percents, run_link, tag
 from studio.run_groups import name_said, value_said
-from studio.run_report import held_out_right
+from studio.run_report import graded_by, held_out_right
 from training.config import method_named
 from training.methods import METHOD_FACTS, is_training, short_name
 
@@ -111,17 +111,23 @@ def _marks(node: Node) -> list[str]:
 
 
 def _data(node: Node) -> str:
-    """Rows, where they are frozen, and how far the people who made them agree."""
+    """Rows, where they are frozen, and where what is good comes from: people, how far they agree, or what graded the answers."""
     if node.run is None:
         return ""
     held = int(node.run.result.get("rows") or (node.run.config.get("data") or {}).get("rows") or 0)
     rows = count(held, *METHOD_FACTS[method_named(node.run.kind)].row)
     sha = str((node.run.config.get("data") or {}).get("sha256", ""))[:8]
     said = f"Learned from {rows}" + (f" (snapshot {sha})" if sha else "")
+    if METHOD_FACTS[method_named(node.run.kind)].samples:
+        return f"{figures(said)}, its own answers to them graded by {esc(graded_by(node.run))}."
     return f"{figures(said)}{_agreement(node.snapshot)}."
 
 
 def _agreement(snapshot: Snapshot | None) -> str:
+    """How far the people agree whose labels these are; nothing of that where no label is a person's."""
+    labels = (snapshot.manifest.get("labels") or {}) if snapshot else {}
+    if labels.get("simulated") and not labels.get("people") and not labels.get("imported"):
+        return "; every label is simulated, none is a person's"
     found = (snapshot.manifest.get("agreement") or {}) if snapshot else {}
     alpha = found.get("alpha") or {}
     if alpha.get("value") is None:

@@ -200,7 +200,7 @@ def steps_of(seen: Overview, place: Place) -> list[Step]:
         "prompts": (c.prompts, f"{c.held_out:,} kept for testing" if c.prompts else "none yet"),
         "candidates": (c.completions, f"{count(c.pairs, 'pair')} to compare" if c.pairs else "no answers yet"),
         "labels": (c.decided, (f"{ENOUGH_LABELS} make a start" if c.decided < ENOUGH_LABELS else "ready to train on") + skipped),
-        "train": (c.adapters, "trained models" if c.adapters > 1 else "trained model" if c.adapters else "nothing trained yet"),
+        "train": (c.adapters, _trained(c)),
         "compare": (c.comparisons, "with a judge" if c.comparisons else "nothing compared yet"),
     }
     done = {key: n >= (ENOUGH_LABELS if key == "labels" else 1) for key, (n, _) in told.items()}
@@ -208,3 +208,13 @@ def steps_of(seen: Overview, place: Place) -> list[Step]:
         Step(name, f"{told[key][0]:,}", told[key][1], link, "now" if key == place else "done" if done[key] else "later")
         for key, (name, link) in NAMES.items()
     ]
+
+
+def _trained(c: Counts) -> str:
+    """What the count of trained models is of, and what else training left."""
+    first = "trained models" if c.adapters > 1 else "trained model" if c.adapters else "nothing trained yet"
+    others = [
+        *([count(c.reward_models, "reward model")] if c.reward_models else []),
+        *([f"{c.merged:,} merged"] if c.merged else []),
+    ]
+    return ", ".join([first if c.adapters or not others else "none that answers yet", *others])

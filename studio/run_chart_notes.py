@@ -29,7 +29,8 @@ def _of_the_loss(method: str, settings: Mapping[str, Any]) -> str:
     name = short_name(method)
     times = "" if weight == 1 else f"{weight:g} × "
     starts = method == "dpo" and settings.get("loss", "sigmoid") in AT_LN2
-    return f"{name}'s loss + {times}SFT's." + (f" {name}'s part begins at ln 2 = {math.log(2):.3f}." if starts else "")
+    begins = f"; {name}'s part begins at {math.log(2):.3f} (ln\u00a02)" if starts else ""
+    return f"This is {name}'s loss plus {times}SFT's{begins}."
 
 
 def _of_ties(metrics: Points) -> str:

@@ -77,7 +77,7 @@ def judged(studio: Studio, run: Run) -> Verdict | None:
 
 
 def _settings(run: Run) -> Mapping[str, Any]:
-    return run.config.get("args", {}).get("train", {})  # type: ignore[no-any-return]
+    return run.config.get("args", {}).get("train", {})
 
 
 def held_out_rows(studio: Studio, run: Run) -> int:

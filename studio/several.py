@@ -23,7 +23,7 @@ from studio.form import label_of
 from studio.render import duration
 from studio.run_groups import name_said, value_said
 from training.config import TrainConfig, config_class, from_json, steps_of
-from training.knobs import Knob, knobs
+from training.knobs import Knob, check, knobs
 
 MAX_RUNS, MAX_SETTINGS = 24, 3
 FIRST = ("beta", "learning_rate", "loss", "epochs", "lora_rank", "seed")  # what is tried most
@@ -60,6 +60,9 @@ def combinations(method: str, base: TrainConfig, wanted: Sequence[Setting]) -> l
     lists = [[(each.name, value) for value in values_of(method, each)] for each in named[:MAX_SETTINGS]]
     if (number := math.prod(len(values) for values in lists)) > MAX_RUNS:  # before they are made: it may be millions
         raise BadInput(f"These make {number:,} runs, and at most {MAX_RUNS} go together; take some values out.")
+    mine = {knob.name: knob for knob in knobs(config_class(method))}
+    for name, value in itertools.chain(*lists):
+        check(mine[name], value, label_of(mine[name]))
     made = [dict(chosen) for chosen in itertools.product(*lists)]
     for changes in made:
         from_json(method, {**base.to_json(), **changes})
@@ -85,7 +88,7 @@ def _value(knob: Knob, text: str) -> Any:
         return float(text) if knob.kind == "float" else text.replace(" ", "_") if knob.choices else text
     except (ValueError, KeyError) as error:
         kinds = {"bool": "on or off", "int": "a whole number", "float": "a number"}
-        raise BadInput(f"{text!r} is no value for {name_said(knob.name)}: give {kinds[knob.kind]}.") from error
+        raise BadInput(f"{text!r} is no value for {label_of(knob)}: give {kinds[knob.kind]}.") from error
 
 
 def name_of(method: str, changes: Mapping[str, Any]) -> str:

@@ -155,7 +155,7 @@ class Visitors:
             )
         self.check_room(project, 0, size.prompts * size.samples)
         counts = projects.counts(self._db, project.project_id)
-        if size.steps and counts.adapters >= MAX_ADAPTERS:
+        if size.steps and counts.made >= MAX_ADAPTERS:
             raise LimitReached(f"A visitor's project holds at most {MAX_ADAPTERS} trained models; remove one on the Models page.")
 
     def check_models(self, project: Project, chosen: Sequence[Model]) -> None:

@@ -317,8 +317,20 @@ def test_home_counts(db: Database, project: Project) -> None:
     runs.add(db, a_run(project.project_id, "active", status="running"))
     runs.add(db, a_run(project.project_id, "compared", kind="compare", status="finished"))
     counts = projects.counts(db, project.project_id)
-    assert counts == projects.Counts(1, counts.held_out, 2, 1, 0, 0, 3, 1, 1, 1)
-    assert projects.counts(db, "nowhere") == projects.Counts(*[0] * 10)
+    assert counts == projects.Counts(1, counts.held_out, 2, 1, 0, 0, 3, 1, 1, 0, 0, 1)
+    assert projects.counts(db, "nowhere") == projects.Counts(*[0] * 12)
+
+
+def test_what_runs_made_is_counted_for_what_it_is(db: Database, project: Project) -> None:
+    """A reward model gives no answers, and a merged model is one that was there before."""
+    for run_id, kind in (("tuned", "sft"), ("scored", "reward"), ("joined", "merge")):
+        runs.add(db, a_run(project.project_id, run_id, kind=kind, status="finished"))
+    made = (("adapter", "tuned"), ("base", "tuned"), ("adapter", "brought back"), ("reward", "scored"), ("base", "joined"))
+    for number, (kind, run_id) in enumerate(made):
+        models.add(db, models.new(f"m{number}", kind, {}, project.project_id, run_id=run_id))  # type: ignore[arg-type]
+    models.add(db, models.new("mine", "base", {}, project.project_id))
+    counts = projects.counts(db, project.project_id)
+    assert (counts.adapters, counts.reward_models, counts.merged, counts.made) == (3, 1, 1, 5)
 
 
 def test_a_row_holds_exactly_the_columns_of_its_table(db: Database, project: Project) -> None:

@@ -101,6 +101,25 @@ def test_agreement_is_that_of_the_snapshot(studio: Studio, project: Project) -> 
     assert "3 people agree to alpha 0.71 (95 %: 0.60–0.80)" in _plain(drawn)
 
 
+def test_only_what_people_labelled_tells_of_people(studio: Studio, project: Project) -> None:
+    trained(studio, project)
+    ((base),) = tree(studio, VIEWER)
+    (node,) = base.children
+    assert node.snapshot is not None
+    assert node.run is not None
+    manifest = node.snapshot.manifest | {"labels": {"people": 0, "imported": 0, "simulated": 12}}
+    simulated = draw([replace(base, children=(replace(node, snapshot=replace(node.snapshot, manifest=manifest)),))])
+    assert "; every label is simulated, none is a person's." in simulated
+    args = node.run.config["args"] | {"train": {"reward": "reward:x"}, "reward_name": "Reward <b> model"}
+    graded = replace(node, run=replace(node.run, kind="rloo", config=node.run.config | {"args": args}))
+    drawn = _plain(draw([replace(base, children=(graded,))]))
+    assert "prompts (snapshot " in drawn
+    assert "), its own answers to them graded by Reward &lt;b&gt; model.</p>" in drawn
+    for said in (simulated, drawn):
+        assert "one person" not in said
+        assert "agree" not in said
+
+
 def test_nothing_trained_is_no_tree_and_names_are_only_text(studio: Studio, project: Project) -> None:
     assert tree(studio, VIEWER) == []
     assert draw([]) == ""

@@ -69,6 +69,20 @@ def test_the_next_thing_follows_from_what_is_there(overview: Overview, place: st
     assert [step.state for step in steps].count("now") == 1
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ({}, ("0", "nothing trained yet", "later")),
+        ({"adapters": 1}, ("1", "trained model", "done")),
+        ({"adapters": 2, "reward_models": 1, "merged": 1}, ("2", "trained models, 1 reward model, 1 merged", "done")),
+        ({"reward_models": 2}, ("0", "none that answers yet, 2 reward models", "later")),
+    ],
+)
+def test_reward_models_and_merged_ones_are_counted_for_what_they_are(made: dict[str, int], says: tuple[str, str, str]) -> None:
+    step = steps_of(seen(**PAIRS, **made), "labels")[3]
+    assert (step.number, step.what, step.state) == says
+
+
 def test_in_a_binary_project_single_answers_are_enough() -> None:
     one_each = seen(**PROMPTS, completions=50)
     assert next_of(one_each, "binary").place == "labels"
@@ -202,7 +216,7 @@ def test_a_bad_value_is_told_by_its_name() -> None:
     with pytest.raises(BadInput, match=r"\(beta\) is empty"):
         form.read("dpo", values)
     values[names.index("beta")] = -1
-    with pytest.raises(BadInput, match="beta must be at least"):
+    with pytest.raises(BadInput, match=r"Closeness to the start \(beta\) must be at least 0.001, not -1."):
         form.read("dpo", values)
     with pytest.raises(BadInput, match="no training method"):
         form.read("pickle", values)

@@ -148,7 +148,7 @@ def test_a_setting_that_cannot_be_is_said_and_not_checked(studio: Studio) -> Non
     labelled_project(studio)
     page = build(studio)
     html, may_check, _, _ = shown(page.preflight, values(page, learning_rate=7.0))
-    assert "learning_rate must be at most 0.1" in html
+    assert "Step size (learning rate) must be at most 0.1, not 7" in html
     assert not may_check
 
 

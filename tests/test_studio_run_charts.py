@@ -197,11 +197,15 @@ def test_ties_are_no_preference_for_the_bad_answer() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "says"),
     [
-        ("dpo", {"loss": "sigmoid", "sft_weight": 1.0}, "DPO's loss + SFT's. DPO's part begins at ln 2 = 0.693."),
-        ("dpo", {"loss": "sigmoid", "sft_weight": 0.5}, "DPO's loss + 0.5 × SFT's. DPO's part begins at ln 2 = 0.693."),
-        ("dpo", {"loss": "ipo", "sft_weight": 0.5}, "DPO's loss + 0.5 × SFT's."),
+        ("dpo", {"loss": "sigmoid", "sft_weight": 1.0}, "This is DPO's loss plus SFT's; DPO's part begins at 0.693 (ln\u00a02)."),
+        (
+            "dpo",
+            {"loss": "sigmoid", "sft_weight": 0.5},
+            "This is DPO's loss plus 0.5 × SFT's; DPO's part begins at 0.693 (ln\u00a02).",
+        ),
+        ("dpo", {"loss": "ipo", "sft_weight": 0.5}, "This is DPO's loss plus 0.5 × SFT's."),
         ("dpo", {"loss": "sigmoid", "sft_weight": 0.0}, None),
-        ("simpo", {"sft_weight": 2.0}, "SimPO's loss + 2 × SFT's."),
+        ("simpo", {"sft_weight": 2.0}, "This is SimPO's loss plus 2 × SFT's."),
         ("sft", {}, None),
     ],
 )

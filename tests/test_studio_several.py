@@ -51,11 +51,11 @@ def test_every_combination_is_one_run() -> None:
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ([("beta", "0.1, x")], "'x' is no value for beta: give a number"),
-        ([("seed", "1.5")], "'1.5' is no value for seed: give a whole number"),
+        ([("beta", "0.1, x")], r"'x' is no value for Closeness to the start \(beta\): give a number"),
+        ([("seed", "1.5")], "'1.5' is no value for Seed: give a whole number"),
         ([("checkpointing", "maybe")], "give on or off"),
-        ([("beta", "0.1, 50")], "beta must be at most 10"),
-        ([("loss", "sigmoid, nonsense")], "loss must be one of"),
+        ([("beta", "0.1, 50")], r"Closeness to the start \(beta\) must be at most 10"),
+        ([("loss", "sigmoid, nonsense")], "Form of the loss must be one of"),
         ([("margin", "1")], "DPO has no setting 'margin'"),
         ([("beta", "0.1"), ("beta", "0.2")], "chosen twice"),
         ([("beta", "0.1,0.2,0.3,0.4,0.5"), ("seed", "1,2,3,4,5")], "make 25 runs, and at most 24"),
@@ -178,7 +178,7 @@ def test_the_page_runs_it_again_as_it_was_or_with_a_change(studio: Studio, page:
     assert "4 runs of" in told
     assert button.value == "Start 4 runs"
     told, button = page.say(Request(), first.run_id, "beta", None, None, "x", "", "")  # type: ignore[arg-type]
-    assert "no value for beta" in told
+    assert "no value for Closeness to the start (beta)" in told
     assert not button.interactive
     where = page.start(Request(), first.run_id, "beta", None, None, "0.1", "", "")  # type: ignore[arg-type]
     assert runs.get(studio.db, where.split("run=")[1]).config["changes"] == {"beta": 0.1}

@@ -135,6 +135,6 @@ def test_all_weights_take_smaller_steps_than_an_adapter(method: str, size: int, 
 def test_a_loss_says_what_it_is_for_and_what_it_lacks() -> None:
     loss = next(knob for knob in knobs(DpoConfig) if knob.name == "loss")
     assert len(loss.choices) == len(loss.meanings) == 12
-    with pytest.raises(BadInput, match=r"needs label_smoothing above 0"):
+    with pytest.raises(BadInput, match=r"needs a label smoothing above 0"):
         DpoConfig(loss="exo_pair")
     assert DpoConfig(loss="exo_pair", label_smoothing=0.001).loss == "exo_pair"

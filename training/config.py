@@ -136,7 +136,7 @@ class DpoConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss == "exo_pair" and not self.label_smoothing:
-            raise BadInput("The loss exo_pair needs label_smoothing above 0, such as 0.001.")
+            raise BadInput("The loss exo pair needs a label smoothing above 0, such as 0.001.")
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ class SamplingConfig(TrainConfig):
         super().__post_init__()
         if self.batch_size % self.num_generations:
             raise BadInput(
-                f"batch_size must be a multiple of num_generations ({self.num_generations}), so that a prompt's answers "
-                f"stay together; {self.batch_size} is none."
+                f"The rows a step (batch_size, now {self.batch_size}) must be a multiple of the answers to each prompt "
+                f"(num_generations, now {self.num_generations}), so that a prompt's answers stay together."
             )
 
 

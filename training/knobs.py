@@ -49,18 +49,19 @@ def knobs(cls: type) -> tuple[Knob, ...]:
     return tuple(sorted(rows, key=lambda knob: knob.group != "basic"))
 
 
-def check(knob: Knob, value: Any) -> None:
-    """BadInput in words for a value that the setting cannot have."""
+def check(knob: Knob, value: Any, called: str = "") -> None:
+    """BadInput in words for a value that the setting cannot have; `called`: what the person who gave it knows it as."""
+    name = called or knob.name
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
     wanted = {"int": "a whole number", "float": "a number", "bool": "on or off", "str": "a word"}
     if type(value) not in kinds[knob.kind]:
-        raise BadInput(f"{knob.name} must be {wanted[knob.kind]}, not {value!r}.")
+        raise BadInput(f"{name} must be {wanted[knob.kind]}, not {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadInput(f"{knob.name} must be a finite number.")
+        raise BadInput(f"{name} must be a finite number.")
     if knob.choices and value not in knob.choices:
-        raise BadInput(f"{knob.name} must be one of {', '.join(knob.choices)}, not {value!r}.")
+        raise BadInput(f"{name} must be one of {', '.join(knob.choices)}, not {value!r}.")
     low, high = knob.min, knob.max
     if low is not None and value < low:
-        raise BadInput(f"{knob.name} must be at least {low:g}, not {value:g}.")
+        raise BadInput(f"{name} must be at least {low:g}, not {value:g}.")
     if high is not None and value > high:
-        raise BadInput(f"{knob.name} must be at most {high:g}, not {value:g}.")
+        raise BadInput(f"{name} must be at most {high:g}, not {value:g}.")
