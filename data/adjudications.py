@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from data import items
@@ -22,12 +23,13 @@ class Said(NamedTuple):
 
 
 class OpenItem(NamedTuple):
-    """An item on which people differ and nobody has decided yet. `majority` is '' when no answer leads."""
+    """An item on which people differ and nobody has decided yet. `majority` is '' when no answer leads; `among`: how many wait."""
 
     item_id: str
     prompt_id: str
     said: tuple[Said, ...]
     majority: Outcome | Literal[""]
+    among: int
 
 
 def add(db: Database, project_id: str, item_id: str, outcome: Outcome | Literal[""], reason: str, actor: str) -> Adjudication:
@@ -55,27 +57,25 @@ def current(db: Database, project_id: str) -> list[Adjudication]:
     return [from_row(Adjudication, row) for row in db.rows(sql, [project_id])]
 
 
-def open_items(db: Database, project_id: str, limit: int = 500) -> list[OpenItem]:
-    """What waits for a decision: items without a majority first, then those with most labels."""
+def open_items(db: Database, project_id: str, limit: int | None = None, offset: int = 0) -> Iterator[OpenItem]:
+    """What waits for a decision, all of it without a `limit`: items without a majority first, then those with most labels."""
     sql = f"""
-        with said as materialized ({items.SAID}),
+        with said as not materialized ({items.SAID}),
         counts as (select item_id, outcome, count(*) as n from said group by all),
-        differ as (
-            select item_id, arg_max(outcome, n) as top, list_reverse_sort(list(n)) as ns, sum(n) as labels
-            from counts group by item_id having count(*) > 1
-        ),
         decided as (
             select item_id from adjudications where project_id = $project
             group by item_id having arg_max(outcome, created_at) != ''
+        ),
+        differ as (
+            select item_id, list_reverse_sort(list(n)) as ns, if(ns[1] > ns[2], arg_max(outcome, n), '') as majority,
+                   sum(n) as labels, count(*) over () as among
+            from counts where item_id not in (select item_id from decided)
+            group by item_id having count(*) > 1 order by majority != '', labels desc, item_id limit $limit offset $offset
         )
-        select d.item_id, any_value(s.prompt_id) as prompt_id, any_value(if(d.ns[1] > d.ns[2], d.top, '')) as majority,
-               to_json(list([s.annotator_id, s.outcome] order by s.annotator_id)) as said
+        select d.item_id, any_value(s.prompt_id), to_json(list([s.annotator_id, s.outcome] order by s.annotator_id)),
+               any_value(d.majority), any_value(d.among)
         from differ d join said s using (item_id)
-        where d.item_id not in (select item_id from decided)
-        group by d.item_id order by majority != '', any_value(d.labels) desc, d.item_id limit $limit
+        group by d.item_id order by any_value(d.majority) != '', any_value(d.labels) desc, d.item_id
     """
-    found = db.rows(sql, {"project": project_id, "limit": limit})
-    return [
-        OpenItem(row["item_id"], row["prompt_id"], tuple(Said(*one) for one in json.loads(row["said"])), row["majority"])
-        for row in found
-    ]
+    for item_id, prompt_id, said, *rest in db.stream(sql, {"project": project_id, "limit": limit, "offset": offset}):
+        yield OpenItem(item_id, prompt_id, tuple(Said(*one) for one in json.loads(said)), *rest)

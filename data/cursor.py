@@ -14,7 +14,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
@@ -25,6 +25,7 @@ from data.errors import BadInput
 from data.journal import Change
 
 ROWS_PER_STATEMENT = 5000
+ROWS_PER_PART = 500  # making Python objects of many more at once would keep other threads waiting for milliseconds
 READS = ("select", "with", "from", "describe", "explain", "values", "show", "summarize", "pivot")
 
 
@@ -63,6 +64,13 @@ def fetch_columns(raw: Any, sql: str, params: Sequence[object] | Mapping[str, ob
     _select(raw, sql, params)
     columns: dict[str, Any] = raw.fetchnumpy()
     return columns
+
+
+def fetch_in_parts(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> Iterator[tuple[Any, ...]]:
+    """Rows as the database gives them, a part in memory at a time; it makes the next ones meanwhile."""
+    _select(raw, sql, params)
+    while rows := raw.fetchmany(ROWS_PER_PART):
+        yield from rows
 
 
 def _select(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +28,7 @@ from data import backup as backups
 from data import home, migrations
 from data import replay as replays
 from data.cached import Cached
-from data.cursor import Catalog, Cursor, fetch, fetch_columns, insert_for_each, read_catalog
+from data.cursor import Catalog, Cursor, fetch, fetch_columns, fetch_in_parts, insert_for_each, read_catalog
 from data.errors import BadInput, StudioError, WorkspaceError
 from data.journal import Change, Journal, read
 from data.replay import Rebuilt
@@ -80,6 +80,16 @@ class Database:
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """All rows as dicts; times are aware (UTC), UUIDs are text."""
         return self._mending(lambda cursor: fetch(cursor, sql, params))
+
+    def stream(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows as of one moment, a part in memory at a time: for a million of them. Times and UUIDs come as the database has them.
+        Whoever reads must not wait for a write before the last row: one that closes the file (a restore) waits for its readers."""
+        with self._gate.through():
+            cursor = self._connection().cursor()
+            try:
+                yield from fetch_in_parts(cursor, sql, params)
+            finally:
+                cursor.close()
 
     def row(self, sql: str, params: Params = ()) -> dict[str, Any] | None:
         return next(iter(self.rows(sql, params)), None)

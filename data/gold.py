@@ -6,9 +6,10 @@ Append-only: the newest row of an item counts, an empty outcome withdraws it. A 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from data import items
+from data import items, prompts
 from data.cursor import Cursor
 from data.database import Database
 from data.errors import BadInput
@@ -20,12 +21,13 @@ MAX_NOTE = 10_000
 
 
 class Suggestion(NamedTuple):
-    """An item on which all `labels` people agree."""
+    """An item on which all `labels` people agree, one `among` so many."""
 
     item_id: str
     prompt_id: str
     outcome: Outcome
     labels: int
+    among: int
 
 
 def add(
@@ -51,14 +53,29 @@ def current(db: Database, project_id: str) -> list[Gold]:
     return [from_row(Gold, row) for row in db.rows(sql, [project_id])]
 
 
-def suggest(db: Database, project_id: str, k: int = MIN_UNANIMOUS, limit: int = 200) -> list[Suggestion]:
-    """Items on which at least `k` people agree without exception, most people first; not those that are or were gold."""
+def suggest(
+    db: Database, project_id: str, k: int = MIN_UNANIMOUS, search: str = "", limit: int | None = None, offset: int = 0
+) -> Iterator[Suggestion]:
+    """Items on which at least `k` people agree without exception, most people first, all without a `limit`; not those that are or
+    were gold. `search`: only those with these words in their prompt."""
     sql = f"""
-        select item_id, any_value(prompt_id) as prompt_id, any_value(outcome) as outcome, count(*) as labels from ({items.SAID})
+        select item_id, any_value(prompt_id), any_value(outcome), count(*) as labels, count(*) over ()
+        from ({items.SAID})
         where item_id not in (select item_id from gold where project_id = $project)
-        group by item_id having count(*) >= $k and count(distinct outcome) = 1 order by labels desc, item_id limit $limit
+              and ($search = '' or prompt_id in ({prompts.WITH_WORDS}))
+        group by item_id having count(*) >= $k and count(distinct outcome) = 1
+        order by labels desc, item_id limit $limit offset $offset
     """
-    return [Suggestion(**row) for row in db.rows(sql, {"project": project_id, "k": k, "limit": limit})]
+    bound = {"project": project_id, "k": k, "search": search, "limit": limit, "offset": offset}
+    return (Suggestion(*row) for row in db.stream(sql, bound))
+
+
+def agreed(db: Database, project_id: str, item_id: str, k: int = MIN_UNANIMOUS) -> Outcome | Literal[""]:
+    """What at least `k` people say of this item without exception, '' when there is nothing."""
+    sql = f"""select any_value(outcome) as outcome from ({items.SAID}) where item_id = $item
+              having count(*) >= $k and count(distinct outcome) = 1"""
+    found: Outcome | None = db.value(sql, {"project": project_id, "item": item_id, "k": k})
+    return found or ""
 
 
 def _append(

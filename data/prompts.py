@@ -19,6 +19,9 @@ _UNANSWERED = """p.project_id = ? and not exists (
     select 1 from completions c where c.prompt_id = p.prompt_id
     and c.run_id not in (select run_id from runs where kind = 'compare'))"""
 
+_TEXT = "array_to_string(json_extract_string(messages, '$[*].content'), chr(10))"  # of all messages
+WITH_WORDS = f"select prompt_id from prompts where project_id = $project and contains(lower({_TEXT}), lower($search))"
+
 
 def new(
     project_id: str,
@@ -122,6 +125,5 @@ def _where(project_id: str, split: Split | None, search: str) -> tuple[str, list
     if split is not None:
         where, params = where + " and split = ?", [*params, split]
     if search.strip():
-        text = "array_to_string(json_extract_string(messages, '$[*].content'), chr(10))"
-        where, params = f"{where} and contains(lower({text}), lower(?))", [*params, search.strip()]
+        where, params = f"{where} and contains(lower({_TEXT}), lower(?))", [*params, search.strip()]
     return where, list(params)

@@ -35,6 +35,11 @@ class Pseudonyms:
             self._names[annotator_id] = f"annotator-{made[:10]}"
         return self._names[annotator_id]
 
+    def everybody(self) -> dict[str, str]:
+        """Of everybody who labelled here, by id: known before rows are read one by one, which no write may interrupt."""
+        sql = "select distinct annotator_id from label_events where project_id = ?"
+        return {row["annotator_id"]: self.of(row["annotator_id"]) for row in self._db.rows(sql, [self._project_id])}
+
 
 def _key(cursor: Cursor, annotator_id: str) -> str:
     row = cursor.row("select pseudonym_key from people where annotator_id = ?", [annotator_id])

@@ -9,19 +9,17 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from data import home, people, prompts
+from data import people, prompts
 from data.errors import BadInput
-from data.import_folder import folder_of, safe_name
 from data.pseudonyms import Pseudonyms
 from data.records import Flag, Project
 from labeling import label_list, preferences
 from labeling.label_list import Listed, Wanted
-from studio import pair_view
+from studio import csv_file, pair_view
 from studio import quality_words as words
 from studio.context import Studio
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.render import Column, Html, ago, count, empty, esc, note, shorten, table
-from studio.sheet import write_csv
 
 ROWS = 20
 FLAGS = [("Any flag", "any"), *((words.FLAG_NAMES[flag], flag) for flag in get_args(Flag)), ("All labels", "all")]
@@ -145,21 +143,9 @@ class FlaggedTab:
     def make_csv(self, flag: str, who: str | None, first: str, last: str, state: str, request: gr.Request) -> str:
         """A file of every label that matches, people by pseudonym; the address to fetch it from."""
         viewer, project = self._studio.require(request, "researcher"), self._project(request)
-        wanted, db, settings = _wanted(flag, who, first, last, state), self._studio.db, self._studio.settings
-        names = Pseudonyms(db, project.project_id)
-        rows = (
-            (e.prompt_id, names.of(e.annotator_id), e.preference, " ".join(e.flags), e.dwell_ms / 1000, e.at, e.reason)
-            for e in label_list.every(db, project, wanted)
-        )
-        name = f"{safe_name(project.name).lower()[:40]}-flagged-{home.stamp()}.csv"
-        try:
-            path = folder_of(settings.export_dir, project.owner) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8-sig", newline="") as out:
-                write_csv(out, ["prompt_id", "annotator", "said", "flags", "seconds", "at", "left_out_because"], rows)
-        except OSError as error:
-            raise home.words(error, settings) from error
-        return self._studio.offers.add(path, name, viewer.owner)
+        wanted, names = _wanted(flag, who, first, last, state), Pseudonyms(self._studio.db, project.project_id).everybody()
+        rows = label_list.lines(self._studio.db, project, wanted, names)
+        return csv_file.offer(self._studio, viewer, project, "flagged", label_list.LINE, rows)
 
     def _decide(self, impression_ids: list[str], reason: str, wanted: Wanted, request: gr.Request) -> None:
         viewer = self._studio.require(request, "researcher")
@@ -215,11 +201,7 @@ class FlaggedTab:
             for each in found
         ]
         below = {i: self._pair(each, names) for i, each in enumerate(found) if each.impression_id == opened}
-        said = f"{at + 1:,}–{at + len(found):,} of {count(total, 'label')}"
-        place = (
-            f'<p class="st-sub st-sheet-head">{said}<a href="#" class="st-csv" data-csv title="All {total:,} as a file">CSV</a></p>'
-        )
-        return Html(table(columns, rows, label="Labels", below=below) + place)
+        return Html(table(columns, rows, label="Labels", below=below) + place(at, len(found), total, "label"))
 
     def _pair(self, each: Listed, names: dict[str, str]) -> Html:
         chosen = {"a": each.left, "b": each.right, "good": each.left}.get(each.preference, "")
@@ -230,6 +212,14 @@ class FlaggedTab:
             told.append(f"Left out by {names.get(each.actor) or each.actor}: {each.reason}")
         said = "".join(note(text) for text in told)
         return Html(f"{pair_view.of_sides(self._studio.db, each.prompt_id, shown)}{said}")
+
+
+def place(at: int, shown: int, total: int, noun: str) -> Html:
+    """Which of them are shown, and the link to a file of all (`PICK` tells the tab of a click)."""
+    return Html(
+        f'<p class="st-sub st-sheet-head">{at + 1:,}–{at + shown:,} of {count(total, noun)}'
+        f'<a href="#" class="st-csv" data-csv title="All {total:,} as a file">CSV</a></p>'
+    )
 
 
 def _wanted(flag: str, who: str | None, first: str, last: str, state: str) -> Wanted:

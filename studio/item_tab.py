@@ -6,7 +6,7 @@ Disagreements and gold are the same work on different lists, so this is one tab 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gradio as gr
@@ -14,41 +14,43 @@ import gradio as gr
 from data import items
 from data.errors import BadInput
 from data.records import Outcome, Project
-from studio import pair_view
+from studio import csv_file, pair_view
 from studio import quality_words as words
 from studio.context import Studio
-from studio.flagged_tab import PICK, prompt_texts
-from studio.frame import PRIVATE, block, guarded
-from studio.render import Column, Html, count, esc, shorten, table
-from studio.sheet import csv_link
+from studio.flagged_tab import PICK, place, prompt_texts
+from studio.frame import PRIVATE, block, goes_to, guarded
+from studio.render import Column, Html, esc, shorten, table
 
 ROWS = 20
 
 
 class Row(NamedTuple):
-    """An item in the list: two cells of words, and what is drawn under the pair when it is open."""
+    """An item, one `among` so many: two cells of words, what is drawn under the pair when it is open, and what a file has of it."""
 
     item_id: str
     prompt_id: str
+    among: int
     says: str
     more: str
+    raw: Sequence[object]
     below: Html = Html("")
 
 
 class Work(Protocol):
-    """`views`: (label, name) of the lists; `do`, `undo`: what the buttons say."""
+    """`views`: (label, name) of the lists; `raw`: by view, what a file calls a row's `raw`; `do`, `undo`: what the buttons say."""
 
     name: str
     title: str
     views: Sequence[tuple[str, str]]
     headings: tuple[str, str]
+    raw: Mapping[str, Sequence[str]]
     do: str
     undo: str
     reason: str
     searchable: bool
 
-    def find(self, project: Project, view: str, search: str) -> list[Row]:
-        """All that are in a list, in order."""
+    def find(self, project: Project, view: str, search: str, limit: int | None = None, offset: int = 0) -> Iterator[Row]:
+        """What is in a list, in order: all of it without a `limit`. Reading on must not wait for a write."""
 
     def nothing(self, project: Project, view: str) -> Html:
         """What stands where the list would be."""
@@ -90,22 +92,25 @@ class ItemTab:
                 self.do = gr.Button(work.do, variant="primary", scale=0, min_width=150, elem_id=f"{work.name}-do")
         self.at = gr.Number(0, visible=False, precision=0)
         self.picked = gr.Textbox("", visible=False)
+        self.where = gr.Textbox("", visible=False)  # of the CSV that was made
         self.shown = [self.rows, self.back, self.on, self.panel, self.outcome, self.undo, self.at, self.picked]
-        place = [self.view, self.search, self.at]
+        look = [self.view, self.search]
+        here = [*look, self.at]
         quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
         gr.on(
             [self.view.input, self.search.submit, self.search.blur],
             guarded(self.find),
-            [self.view, self.search],
+            look,
             self.shown,
             **quiet,
         )
-        self.on.click(guarded(self.further), place, self.shown, **quiet)
-        self.back.click(guarded(self.nearer), place, self.shown, **quiet)
-        self.rows.pick(guarded(self.open), place, self.shown, **quiet)
+        self.on.click(guarded(self.further), here, self.shown, **quiet)
+        self.back.click(guarded(self.nearer), here, self.shown, **quiet)
+        self.rows.pick(guarded(self.open), here, self.shown, **quiet)
+        goes_to(self.rows.csv(guarded(self.make_csv), look, self.where, **quiet), self.where)
         done = [*self.shown, self.reason]
-        self.do.click(guarded(self.decide), [*place, self.picked, self.outcome, self.reason], done, **PRIVATE)
-        self.undo.click(guarded(self.take_back), [*place, self.picked, self.reason], done, **PRIVATE)
+        self.do.click(guarded(self.decide), [*here, self.picked, self.outcome, self.reason], done, **PRIVATE)
+        self.undo.click(guarded(self.take_back), [*here, self.picked, self.reason], done, **PRIVATE)
 
     # --- handlers ---
 
@@ -130,6 +135,14 @@ class ItemTab:
         wanted = str(event._data.get("id", ""))
         return self._page(self._project(request), view, search, int(at), wanted)
 
+    def make_csv(self, view: str, search: str, request: gr.Request) -> str:
+        """A file of the whole list; the address to fetch it from."""
+        viewer, project = self._studio.require(request, "researcher"), self._project(request)
+        found = self._work.find(project, self._known(view), search.strip())
+        rows = ((row.item_id, row.prompt_id, *row.raw) for row in found)
+        names = ["item_id", "prompt_id", *self._work.raw[view]]
+        return csv_file.offer(self._studio, viewer, project, f"{self._work.name}-{view}", names, rows)
+
     def decide(
         self, view: str, search: str, at: float, picked: str, outcome: str | None, reason: str, request: gr.Request
     ) -> list[Any]:
@@ -151,20 +164,26 @@ class ItemTab:
     def _project(self, request: gr.Request) -> Project:
         return self._studio.project(self._studio.require(request, "researcher"))
 
-    def _page(self, project: Project, view: str, search: str, at: int, opened: str = "") -> list[Any]:
+    def _known(self, view: str) -> str:
         if view not in {name for _, name in self._work.views}:
             raise BadInput("Choose a list.")
-        every = self._work.find(project, view, search.strip())
-        at = max(0, min(at, (len(every) - 1) // ROWS * ROWS if every else 0))
-        found = every[at : at + ROWS]
+        return view
+
+    def _page(self, project: Project, view: str, search: str, at: int, opened: str = "") -> list[Any]:
+        for start in (at, at - ROWS, 0):  # the last one of a page may have been decided just now
+            at = max(0, start)
+            found = list(self._work.find(project, self._known(view), search.strip(), ROWS, at))
+            if found or not at:
+                break
+        total = found[0].among if found else 0
         is_open = opened in {row.item_id for row in found}
         decided = is_open and self._work.is_decided(project, opened)
         outcomes = [(words.OUTCOME_NAMES[outcome].capitalize(), outcome) for outcome in items.OUTCOMES[project.task]]
-        more = len(every) > ROWS
+        more = total > ROWS
         return [
-            self._draw(project, view, every, at, opened),
+            self._draw(project, view, found, at, opened),
             gr.Button(visible=more, interactive=at > 0),
-            gr.Button(visible=more, interactive=at + ROWS < len(every)),
+            gr.Button(visible=more, interactive=at + ROWS < total),
             gr.update(visible=is_open),
             gr.Radio(outcomes, value=None),
             gr.Button(visible=decided),
@@ -172,8 +191,7 @@ class ItemTab:
             opened if is_open else "",
         ]
 
-    def _draw(self, project: Project, view: str, every: list[Row], at: int, opened: str) -> Html:
-        found = every[at : at + ROWS]
+    def _draw(self, project: Project, view: str, found: list[Row], at: int, opened: str) -> Html:
         if not found:
             return self._work.nothing(project, view)
         texts = prompt_texts(self._studio, [row.prompt_id for row in found])
@@ -185,10 +203,8 @@ class ItemTab:
             for i, row in enumerate(found)
             if row.item_id == opened
         }
-        raw = [(row.item_id, row.prompt_id, row.says, row.more) for row in every]
-        link = csv_link(f"{self._work.name}-{view}", ["item_id", "prompt_id", one.lower(), other.lower()], raw)
-        place = f'<p class="st-sub st-sheet-head">{at + 1:,}–{at + len(found):,} of {count(len(every), "item")}{link}</p>'
-        return Html(table(columns, rows, label=self._work.name.capitalize(), below=below) + place)
+        said = place(at, len(found), found[0].among, "item")
+        return Html(table(columns, rows, label=self._work.name.capitalize(), below=below) + said)
 
 
 def _link(row: Row, opened: str, text: str) -> Html:

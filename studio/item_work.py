@@ -6,19 +6,20 @@ Votes are shown by pseudonym: who decides should weigh what was said, not who sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from data import adjudications, gold, people
+from data import adjudications, gold, people, prompts
 from data.database import Database
 from data.errors import BadInput
 from data.pseudonyms import Pseudonyms
-from data.records import Gold, Outcome, Project
+from data.records import Adjudication, Gold, Outcome, Project
 from studio import quality_words as words
 from studio.context import Studio
 from studio.item_tab import Row
 from studio.render import Html, ago, count, empty, esc
 
-MOST = 2_000  # items in a list
+Known = TypeVar("Known", Gold, Adjudication)
 
 
 class Disagreements:
@@ -26,39 +27,42 @@ class Disagreements:
     title = "Items on which people differ. What you decide counts instead of their votes, and stays beside them with your reason."
     views: Sequence[tuple[str, str]] = (("Open", "open"), ("Decided", "decided"))
     headings = ("Votes", "Majority")
+    raw: Mapping[str, Sequence[str]] = {
+        "open": ("majority", "labels", "said"),
+        "decided": ("decided", "by", "at", "reason"),
+    }
     do, undo, reason, searchable = "Decide", "Take it back", "Reason", False
 
     def __init__(self, studio: Studio) -> None:
         self._db = studio.db
 
-    def find(self, project: Project, view: str, search: str) -> list[Row]:
-        if view == "decided":
-            return self._decided(project)
-        names = Pseudonyms(self._db, project.project_id)
-        rows = []
-        for item in adjudications.open_items(self._db, project.project_id, MOST):
-            votes = Counter(words.OUTCOME_NAMES[said.outcome] for said in item.said)
-            by_name = ", ".join(f"{names.of(said.annotator_id)}: {words.OUTCOME_NAMES[said.outcome]}" for said in item.said)
-            says = ", ".join(f"{n} × {outcome}" for outcome, n in votes.most_common())
-            majority = words.OUTCOME_NAMES[item.majority] if item.majority else "none"
-            rows.append(Row(item.item_id, item.prompt_id, says, majority, Html(f'<p class="st-sub">{esc(by_name)}</p>')))
-        return rows
+    def find(self, project: Project, view: str, search: str, limit: int | None = None, offset: int = 0) -> Iterator[Row]:
+        return self._decided(project, limit, offset) if view == "decided" else self._open(project, limit, offset)
 
-    def _decided(self, project: Project) -> list[Row]:
-        names = people.names(self._db)
-        found = list(reversed(adjudications.current(self._db, project.project_id)))[:MOST]
-        prompts = _prompts(self._db, project, [each.item_id for each in found])
-        return [
-            Row(
+    def _open(self, project: Project, limit: int | None, offset: int) -> Iterator[Row]:
+        names = Pseudonyms(self._db, project.project_id).everybody()
+        for item in adjudications.open_items(self._db, project.project_id, limit, offset):
+            votes = Counter(said.outcome for said in item.said)
+            says = ", ".join(f"{n} × {words.OUTCOME_NAMES[outcome]}" for outcome, n in votes.most_common())
+            by_name = [f"{names[said.annotator_id]}: {words.OUTCOME_NAMES[said.outcome]}" for said in item.said]
+            majority = words.OUTCOME_NAMES[item.majority] if item.majority else "none"
+            said = ", ".join(f"{names[said.annotator_id]} {said.outcome}" for said in item.said)
+            below = Html(f'<p class="st-sub">{esc(", ".join(by_name))}</p>')
+            yield Row(item.item_id, item.prompt_id, item.among, says, majority, (item.majority, len(item.said), said), below)
+
+    def _decided(self, project: Project, limit: int | None, offset: int) -> Iterator[Row]:
+        names, pseudonyms = people.names(self._db), Pseudonyms(self._db, project.project_id)
+        every = adjudications.current(self._db, project.project_id)
+        for each, prompt_id in _newest(self._db, project, every, limit, offset):
+            yield Row(
                 each.item_id,
-                prompts.get(each.item_id, ""),
+                prompt_id,
+                len(every),
                 words.OUTCOME_NAMES[each.outcome],
                 f"{names.get(each.actor) or 'A researcher'}, {ago(each.created_at)}: {each.reason}",
+                (each.outcome, pseudonyms.of(each.actor), each.created_at, each.reason),
                 Html(f'<p class="st-sub">{esc(each.reason)}</p>'),
             )
-            for each in found
-            if each.outcome
-        ]
 
     def nothing(self, project: Project, view: str) -> Html:
         if view == "decided":
@@ -86,58 +90,57 @@ class GoldItems:
     )
     views: Sequence[tuple[str, str]] = (("Suggested", "suggested"), ("Gold now", "gold"), ("Any item", "any"))
     headings = ("Right answer", "Where from")
+    raw: Mapping[str, Sequence[str]] = {
+        "suggested": ("outcome", "labels"),
+        "gold": ("outcome", "source", "by", "at", "note"),
+        "any": ("gold",),
+    }
     do, undo, reason, searchable = "Make it gold", "Withdraw", "Note", True
 
     def __init__(self, studio: Studio) -> None:
         self._db = studio.db
 
-    def find(self, project: Project, view: str, search: str) -> list[Row]:
-        if view == "suggested":
-            found = gold.suggest(self._db, project.project_id)
-            rows = [
-                Row(s.item_id, s.prompt_id, words.OUTCOME_NAMES[s.outcome], f"all {count(s.labels, 'person', 'people')} agree")
-                for s in found
-            ]
-        elif view == "gold":
-            rows = self._gold(project)
-        else:
-            return self._any(project, search)
-        if not search:
-            return rows
-        matching = {row.prompt_id for row in self._any(project, search)}
-        return [row for row in rows if row.prompt_id in matching]
+    def find(self, project: Project, view: str, search: str, limit: int | None = None, offset: int = 0) -> Iterator[Row]:
+        if view == "gold":
+            return self._gold(project, search, limit, offset)
+        return self._any(project, search, limit, offset) if view == "any" else self._suggested(project, search, limit, offset)
 
-    def _gold(self, project: Project) -> list[Row]:
-        found = list(reversed(gold.current(self._db, project.project_id)))[:MOST]
-        prompts, names = _prompts(self._db, project, [each.item_id for each in found]), people.names(self._db)
-        return [
-            Row(
+    def _suggested(self, project: Project, search: str, limit: int | None, offset: int) -> Iterator[Row]:
+        for each in gold.suggest(self._db, project.project_id, search=search, limit=limit, offset=offset):
+            says, agree = words.OUTCOME_NAMES[each.outcome], f"all {count(each.labels, 'person', 'people')} agree"
+            yield Row(each.item_id, each.prompt_id, each.among, says, agree, (each.outcome, each.labels))
+
+    def _gold(self, project: Project, search: str, limit: int | None, offset: int) -> Iterator[Row]:
+        names, pseudonyms = people.names(self._db), Pseudonyms(self._db, project.project_id)
+        every = gold.current(self._db, project.project_id)
+        if search:
+            there = _prompts(self._db, project, [each.item_id for each in every], search)
+            every = [each for each in every if each.item_id in there]
+        for each, prompt_id in _newest(self._db, project, every, limit, offset):
+            yield Row(
                 each.item_id,
-                prompts.get(each.item_id, ""),
+                prompt_id,
+                len(every),
                 words.OUTCOME_NAMES[each.outcome],
                 f"{_whence(each, names)}, {ago(each.created_at)}",
+                (each.outcome, each.source, pseudonyms.of(each.actor), each.created_at, each.note),
                 Html(f'<p class="st-sub">{esc(each.note)}</p>') if each.note else Html(""),
             )
-            for each in found
-            if each.outcome
-        ]
 
-    def _any(self, project: Project, search: str) -> list[Row]:
+    def _any(self, project: Project, search: str, limit: int | None, offset: int) -> Iterator[Row]:
         if project.task == "pairwise":
             item = "select pair_id as item_id, prompt_id, rank, created_at from pairs where project_id = $project"
         else:
             item = """select completion_id as item_id, prompt_id, sample_index as rank, created_at
                       from completions where project_id = $project"""
-        sql = f"""select item_id, i.prompt_id from ({item}) i join prompts p using (prompt_id)
-                  where contains(lower(p.messages), lower($search)) order by i.rank, i.created_at, item_id limit $most"""
-        found = self._db.rows(sql, {"project": project.project_id, "search": search, "most": MOST})
+        sql = f"""select item_id, prompt_id, count(*) over () from ({item})
+                  where $search = '' or prompt_id in ({prompts.WITH_WORDS})
+                  order by rank, created_at, item_id limit $limit offset $offset"""
         known = {each.item_id: each.outcome for each in gold.current(self._db, project.project_id)}
-        return [
-            Row(
-                row["item_id"], row["prompt_id"], words.OUTCOME_NAMES[known[row["item_id"]]] if row["item_id"] in known else "–", ""
-            )
-            for row in found
-        ]
+        bound = {"project": project.project_id, "search": search, "limit": limit, "offset": offset}
+        for item_id, prompt_id, among in self._db.stream(sql, bound):
+            outcome = known.get(item_id, "")
+            yield Row(item_id, prompt_id, among, words.OUTCOME_NAMES[outcome] if outcome else "–", "", (outcome,))
 
     def nothing(self, project: Project, view: str) -> Html:
         if view == "suggested":
@@ -155,8 +158,8 @@ class GoldItems:
         return any(each.item_id == item_id for each in gold.current(self._db, project.project_id))
 
     def decide(self, project: Project, item_id: str, outcome: Outcome, reason: str, actor: str) -> str:
-        agreed = {s.item_id: s.outcome for s in gold.suggest(self._db, project.project_id)}
-        source: gold.Source = "unanimous" if agreed.get(item_id) == outcome else "entered"
+        agreed = gold.agreed(self._db, project.project_id, item_id)
+        source: gold.Source = "unanimous" if agreed == outcome else "entered"
         gold.add(self._db, project.project_id, item_id, outcome, actor, source, reason)
         return f"It is gold: {words.OUTCOME_NAMES[outcome]}."
 
@@ -167,11 +170,20 @@ class GoldItems:
         return "It is gold no more; what people said to it stays."
 
 
-def _prompts(db: Database, project: Project, item_ids: Sequence[str]) -> dict[str, str]:
-    """item -> prompt."""
+def _newest(db: Database, project: Project, every: Sequence[Known], limit: int | None, offset: int) -> Iterator[tuple[Known, str]]:
+    """Of what was decided one by one, oldest first: the last of it with its prompt."""
+    some = every[::-1][offset:][:limit]
+    asked = _prompts(db, project, [each.item_id for each in some])
+    return ((each, asked.get(each.item_id, "")) for each in some)
+
+
+def _prompts(db: Database, project: Project, item_ids: Sequence[str], search: str = "") -> dict[str, str]:
+    """item -> prompt, of those with these words in their prompt."""
     table, key = ("pairs", "pair_id") if project.task == "pairwise" else ("completions", "completion_id")
-    sql = f"select {key} as item_id, prompt_id from {table} where {key} in (select unnest(?::varchar[]))"
-    return {row["item_id"]: row["prompt_id"] for row in db.rows(sql, [list(item_ids)])} if item_ids else {}
+    sql = f"""select {key} as item_id, prompt_id from {table} where {key} in (select unnest($ids::varchar[]))
+              and ($search = '' or prompt_id in ({prompts.WITH_WORDS}))"""
+    bound = {"ids": list(item_ids), "project": project.project_id, "search": search}
+    return {row["item_id"]: row["prompt_id"] for row in db.rows(sql, bound)} if item_ids else {}
 
 
 def _whence(each: Gold, names: dict[str, str]) -> str:

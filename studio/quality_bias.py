@@ -30,6 +30,8 @@ MEASURES = (
     ("gold", "Right on known items", "at least 80 % is expected"),
 )
 
+MOST_SIGNS = 20
+
 
 def bias(found: Cards, names: Names) -> Html:
     project, annotators = found.report.project, found.report.annotators
@@ -44,14 +46,17 @@ def bias(found: Cards, names: Names) -> Html:
 
 
 def who_stands_out(cards: Sequence[BiasCard | BinaryCard], people: Sequence[str], names: Names) -> Html:
-    """The first flags of anybody's card, by name."""
+    """The flags of anybody's card, by name."""
     out = [
         note(f"{names.of(people[card.annotator])}: {flag}", "warn")
         for card in cards
         for flag in card.flags
         if card.annotator is not None
     ]
-    return Html(f"<div>{''.join(out[:20])}</div>") if out else note("Nobody stands out.", "good")
+    more = (
+        note(f"{len(out) - MOST_SIGNS:,} more such signs are in the table of annotators.", "warn") if len(out) > MOST_SIGNS else ""
+    )
+    return Html(f"<div>{''.join(out[:MOST_SIGNS])}{more}</div>") if out else note("Nobody stands out.", "good")
 
 
 def _project_card(card: BiasCard) -> Html:

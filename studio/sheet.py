@@ -1,17 +1,17 @@
 """A table with a "CSV" link: what stands on the page, as a file, without a request to the server.
 
 The file is in the link itself (a data address), so it is exactly what was drawn, needs no handler, and nobody else can fetch it.
+For tables with a row a person or a measure; a list that may have a million is written by `studio/csv_file.py` when asked for.
 """
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TextIO
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from data.readers import escape
+from studio import csv_file
 from studio.render import Column, Html, esc, table
 
 
@@ -40,19 +40,6 @@ def draw(sheet: Sheet, file: str, says: str = "") -> Html:
 
 def csv_link(file: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
     out = io.StringIO()
-    write_csv(out, names, rows)
+    csv_file.write(out, names, rows)
     packed = base64.b64encode(("\ufeff" + out.getvalue()).encode()).decode()
     return Html(f'<a class="st-csv" download="{esc(file)}.csv" href="data:text/csv;charset=utf-8;base64,{packed}">CSV</a>')
-
-
-def write_csv(out: TextIO, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    writer = csv.writer(out)
-    writer.writerow(names)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: object) -> object:
-    """Numbers as they are; what a spreadsheet would run as a formula gets an apostrophe."""
-    if value is None:
-        return ""
-    return value if isinstance(value, int | float) else escape(str(value))

@@ -86,7 +86,7 @@ def test_what_people_differ_on_waits_for_a_decision(db: Any, project: Any) -> No
     said_by(db, project.project_id, "ann", {agreed: "first", split: "first", two_to_one: "tie"})
     said_by(db, project.project_id, "bea", {agreed: "first", split: "second", two_to_one: "second"})
     said_by(db, project.project_id, "cid", {two_to_one: "second"})
-    waiting = adjudications.open_items(db, project.project_id)
+    waiting = list(adjudications.open_items(db, project.project_id))
     assert [(w.item_id, w.majority) for w in waiting] == [(split, ""), (two_to_one, "second")]
     assert waiting[0].said == (("ann", "first"), ("bea", "second"))
     adjudications.add(db, project.project_id, split, "second", "It answers the question.", "ray")

@@ -213,7 +213,7 @@ def test_what_is_left_out_in_bulk_is_what_the_filter_shows(app: App, page: Any) 
 def test_the_csv_of_a_filter_holds_every_label_it_finds_and_names_nobody(
     app: App, page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labeling.label_list.CHUNK", 50)  # more than one part
+    monkeypatch.setattr("data.cursor.ROWS_PER_PART", 50)  # more than one part
     visit(page, app, "flagged")
     choose(page, "#flagged-flag", "All labels")
     total = app.db.value("select count(*) from current_labels where project_id = ?", [app.project.project_id])
@@ -231,6 +231,19 @@ def test_the_csv_of_a_filter_holds_every_label_it_finds_and_names_nobody(
     assert Counter((row[0], row[2]) for row in rows) == {(r["prompt_id"], r["preference"]): r["n"] for r in stored}
     assert not re.search(r"\b(Ada|Ben|Cleo|Lefty|ada|ben|cleo|lefty)\b", text)  # within an id it is chance
     assert page.url.split("?")[0].endswith("/quality"), "the page stays"
+
+
+def test_the_csv_of_the_disagreements_goes_beyond_the_page(app: App, page: Any) -> None:
+    visit(page, app, "disagreements")
+    there = [item.item_id for item in adjudications.open_items(app.db, app.project.project_id)]
+    page.locator("#quality-disagreements", has_text=f"1–20 of {len(there)} items").wait_for()
+    with page.expect_download() as started:
+        page.locator("#quality-disagreements a[data-csv]").click()
+    assert started.value.suggested_filename.startswith("several-people-disagreements-open-")
+    head, *rows = csv.reader(io.StringIO(Path(started.value.path()).read_text(encoding="utf-8-sig")))
+    assert head == ["item_id", "prompt_id", "majority", "labels", "said"]
+    assert [row[0] for row in rows] == there
+    assert len(there) > 20
 
 
 def test_a_disagreement_is_decided_and_taken_back(app: App, page: Any) -> None:
