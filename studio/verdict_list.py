@@ -9,6 +9,7 @@ from studio.render import Html, count, esc, facts, figures
 from training.memory import readable
 from training.verdicts import Cost, Level, Verdict, worst_first
 
+_LONGER = 1.2  # times as long: worth a word
 _MARKS: dict[Level, tuple[str, str]] = {"stop": ("✕", "Stops the run"), "warn": ("!", "Worth a look"), "ok": ("✓", "Fine")}
 
 
@@ -45,6 +46,8 @@ def cost_facts(cost: Cost) -> Html:
     parts = [("getting ready", cost.ready_s), ("the reference", cost.reference_s), ("evaluations", cost.evaluation_s)]
     told = [f"{name} {about(seconds)}" for name, seconds in parts if seconds >= max(1.0, cost.seconds / 10)]
     of = f", of it {', '.join(told)}" if told else ""
+    if cost.longest_s > _LONGER * cost.training_s:
+        of += f"; up to {about(cost.seconds - cost.training_s + cost.longest_s)} should its answers grow to their limit"
     return facts(
         [
             ("Takes about", about(cost.seconds), f"{count(cost.steps, 'step')} on this machine{of}"),

@@ -72,6 +72,9 @@ def test_a_cost_is_a_time_and_what_it_needs() -> None:
     shown = cost_facts(COST)
     for words in ("3 minutes", "24 steps on this machine", "1.2 GB", "of 20.0 GB free"):
         assert words in shown
+    assert "should its answers" not in shown
+    own = cost_facts(replace(COST, longest_s=600.0))
+    assert "up to 10 minutes should its answers grow to their limit" in own
 
 
 # --- the panel over a studio whose runs are fake ---

@@ -21,9 +21,22 @@ from hypothesis import strategies as st
 
 from data.rundir import RunDir, Stopped
 from tests import tiny_model
-from tests.training_runs import ROOT, assistant, dpo_rows, events, kto_rows, make_run, sft_rows, user
+from tests.measures import Bytes, counting_tokens
+from tests.training_runs import ROOT, assistant, dpo_rows, events, kto_rows, make_run, prompt_rows, sft_rows, user
 from training import preflight, probe
-from training.config import DpoConfig, KtoConfig, OrpoConfig, SftConfig, TrainConfig, method_named, steps_of
+from training.config import (
+    DpoConfig,
+    GrpoConfig,
+    KtoConfig,
+    OrpoConfig,
+    RewardConfig,
+    RlooConfig,
+    SftConfig,
+    TrainConfig,
+    method_named,
+    steps_of,
+)
+from training.memory import estimate, shape_of
 from training.rows import Dropped
 from training.verdicts import Report, Verdict, stops
 
@@ -104,6 +117,82 @@ def test_a_known_reference_costs_nothing(tmp_path: Path, base: Path) -> None:
     assert first.cost is not None
     assert second.cost is not None
     assert first.cost.reference_s > 0 == second.cost.reference_s
+
+
+# --- what the real run takes ---
+
+LIKE_RLOO = pytest.mark.slow(reason="a whole run whose tensors are all counted; RLOO's is the same but for its loss")
+OF_ITS_OWN: dict[str, Any] = {
+    "batch_size": 8, "num_generations": 4, "max_completion_length": 10, "lora_rank": 4, "tuning": "lora", "precision": "bf16",
+}  # fmt: skip
+WORDY = [
+    {**row, "chosen": assistant("one two " * (10 + i % 7)), "rejected": assistant("no " * 12)} for i, row in enumerate(dpo_rows(24))
+]
+MEASURED = {
+    "rloo": (
+        RlooConfig(**OF_ITS_OWN, accumulation=2, num_iterations=3),
+        [*prompt_rows(8), *prompt_rows(3, "held_out")],
+    ),
+    "grpo": (GrpoConfig(**OF_ITS_OWN, beta=0.1, max_steps=5), [*prompt_rows(8), *prompt_rows(3, "held_out")]),
+    "reward": (
+        RewardConfig(batch_size=4, lora_rank=4, max_length=128, tuning="lora", precision="bf16", epochs=2.0),
+        [*WORDY, *dpo_rows(5, "held_out")],
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["rloo", pytest.param("grpo", marks=LIKE_RLOO), "reward"])
+def test_what_is_foretold_is_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Time in tokens through the models, which no load moves; memory in bytes that are held at once."""
+    config, rows = MEASURED[method]
+    with counting_tokens() as clock, monkeypatch.context() as patch:
+        patch.setattr(probe, "time", clock)
+        report = checked(tmp_path / "check", tiny_model.DEMO_MODEL, method, config, rows)
+    assert {v.level for v in report.verdicts} == {"ok"}, report.verdicts
+    cost = report.cost
+    assert cost is not None
+    with counting_tokens() as took, Bytes() as held:
+        result = importlib.import_module(f"training.{method}").main(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, rows))
+    assert cost.steps == result["steps"]
+    assert cost.training_s + cost.evaluation_s == pytest.approx(took.seen, rel=0.25)
+    assert cost.estimated == pytest.approx(held.most, rel=0.4)
+    assert cost.longest_s >= cost.training_s or method == "reward"
+
+
+def test_the_reward_model_that_grades_is_loaded_and_counted(tmp_path: Path) -> None:
+    from data.engine import ModelSpec
+    from training import reward
+
+    pairs = RewardConfig(batch_size=4, lora_rank=4, max_steps=1, tuning="lora")
+    scorer = make_run(tmp_path / "scorer", tiny_model.DEMO_MODEL, pairs, dpo_rows(4))
+    reward.main(scorer)
+    config = RlooConfig(**OF_ITS_OWN | {"max_steps": 1}, reward="its-id")
+    run = check_run(tmp_path / "check", tiny_model.DEMO_MODEL, "rloo", config, prompt_rows(4))
+    alone = checked(tmp_path / "alone", tiny_model.DEMO_MODEL, "rloo", config, prompt_rows(4))
+    assert "names no reward model" in stops(alone.verdicts)[0].sentence
+    raw = run.config()
+    raw["args"]["reward_model"] = ModelSpec("local", str(tiny_model.DEMO_MODEL), str(scorer.path / "adapter")).to_json()
+    (run.path / "config.json").write_text(json.dumps(raw))
+    report = Report.from_json(preflight.main(run))
+    assert report.cost is not None
+    assert report.cost.training_s > 0 == report.cost.evaluation_s
+    shape = shape_of(str(tiny_model.DEMO_MODEL))
+    longest = int(of(report, "length limit").sentence.split(" tokens")[0].split(" has ")[1].split(" of ")[0])
+    graded_by_rules = estimate(shape, "rloo", config, longest).total
+    assert report.cost.estimated == graded_by_rules + 2 * shape.parameters
+
+
+def test_prompts_that_the_rules_cannot_grade_are_told_and_cost_nothing(tmp_path: Path) -> None:
+    foreign = {"prompt_id": "x", "split": "train", "prompt": user("Explain quantum tunnelling. " * 9), "reference": ""}
+    config = GrpoConfig(**OF_ITS_OWN | {"num_generations": 8}, epochs=1.0)
+    report = checked(tmp_path / "r", tiny_model.DEMO_MODEL, "grpo", config, [foreign, *prompt_rows(2)])
+    found = of(report, "reward")
+    assert (found.level, found.rows, found.examples[0].prompt[:7]) == ("warn", 1, "Explain")
+    assert report.cost is not None
+    assert report.cost.steps == 2, "of three prompts two are left"
+    none = checked(tmp_path / "none", tiny_model.DEMO_MODEL, "grpo", config, [foreign])
+    assert "none is left, so choose another reward" in stops(none.verdicts)[0].sentence
+    assert none.cost is None
 
 
 # --- what is wrong with the rows ---
@@ -319,7 +408,20 @@ def test_a_check_tells_its_steps_to_no_reporter() -> None:
 )
 def test_evaluations_are_counted_as_the_trainer_makes_them(settings: dict[str, Any], times: int) -> None:
     config = DpoConfig(batch_size=8, **settings)
-    assert preflight._evaluations(config, steps_of(config, 80), 80) == times
+    assert preflight._evaluations("dpo", config, steps_of(config, 80), 80) == times
+    scores = RewardConfig(batch_size=8, **settings)
+    assert preflight._evaluations("reward", scores, steps_of(scores, 80), 80) == times + 1, "and how many pairs it is right on"
+    own = GrpoConfig(batch_size=16, num_generations=2, **settings)
+    assert preflight._evaluations("grpo", own, steps_of(own, 80), 80) == times + 1, "and before the first step"
+
+
+def test_steps_that_sample_and_steps_that_learn_again_are_counted_as_the_run_has_them() -> None:
+    config = RlooConfig(num_iterations=4, accumulation=2)
+    assert probe._of_a_batch([10.0, 2.0, 14.0, 2.0], config) == (12 + 3 * 2) / 4 / 2
+    assert probe._of_a_batch([10.0, 14.0], RlooConfig()) == 12
+    quick = probe.shortened(config, 3)
+    assert isinstance(quick, RlooConfig)
+    assert (quick.num_iterations, quick.accumulation, quick.max_steps) == (2, 2, 8)
 
 
 def test_a_container_has_less_than_its_machine(tmp_path: Path) -> None:

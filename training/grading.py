@@ -35,12 +35,12 @@ Grader = Callable[..., list[float]]
 
 def grader(run: RunDir, reward: str, rows: Rows) -> Grader:
     """TRL's reward function; RunError when the reward model is missing. Rows that cannot be graded are taken out of `rows`."""
-    if reward not in CHECKERS:
+    rules = rules_of(reward)
+    if rules is None:
         raw = run.config()["args"].get("reward_model")
         if not raw:
             raise RunError("The run names no reward model; train one first, or choose rules that grade the answers.")
         return _by_model(RewardModel.load(ModelSpec.from_json(dict(raw))))
-    rules = checker(reward)
     foreign = [*_take_out(rules, rows.train), *_take_out(rules, rows.held_out)]
     if foreign:
         such = f"{count(len(foreign), 'prompt')} left out (such as “{excerpt(foreign[0])}”)"
@@ -52,12 +52,19 @@ def grader(run: RunDir, reward: str, rows: Rows) -> Grader:
 
 def _take_out(rules: Checker, rows: list[Row]) -> list[Row]:
     """The rows that the rules do not cover, taken out of the list."""
-    known: list[Row] = []
-    foreign: list[Row] = []
-    for row in rows:
-        (known if rules.covers(row["prompt"][-1]["content"], row["reference"] or "") else foreign).append(row)
-    rows[:] = known
+    foreign = [row for row in rows if not gradable(rules, row)]
+    rows[:] = [row for row in rows if gradable(rules, row)]
     return foreign
+
+
+def rules_of(reward: str) -> Checker | None:
+    """The rules that grade; None where a reward model does."""
+    return checker(reward) if reward in CHECKERS else None
+
+
+def gradable(rules: Checker | None, row: Row) -> bool:
+    """Whether an answer to the row's prompt can be graded: by rules those they cover, by a reward model all."""
+    return rules is None or rules.covers(row["prompt"][-1]["content"], row["reference"] or "")
 
 
 def _by_rule(rules: Checker) -> Grader:

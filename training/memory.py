@@ -4,8 +4,10 @@ Weights: NF4 with double quantisation costs 4.127 bits a weight (QLoRA, arXiv 23
 head stay in bf16. What is trained (the adapter, or all weights) is fp32 with its gradient and AdamW's two moments: 16
 bytes a weight; where that is the whole model, bf16 copies of its weights are computed with. Activations
 follow Korthikanti et al. (arXiv 2205.05198): about 34 bytes a token, hidden unit and layer without recomputation, 2
-with it, attention scores left out because SDPA never stores them; the logits of one chunk come on top. An estimate,
-to be read as "fits" or "does not", not to the megabyte.
+with it, attention scores left out because SDPA never stores them; the logits of one chunk come on top. Where the model
+answers by itself, all answers of a step are sampled at once, with a cache of keys and values, before any is learned from; a
+reward model that grades them is held beside it. Arithmetic is taken to be bf16. An estimate, to be read as "fits" or
+"does not", not to the megabyte.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import BadInput
-from training.config import Method, TrainConfig
+from training.config import Method, SamplingConfig, TrainConfig
+from training.methods import METHOD_FACTS
 
 _NF4_BYTES = 4.127 / 8
 _BF16 = 2
 _TRAINED = 16  # fp32 weight, gradient and two moments
 _PER_TOKEN = 34
 _PER_TOKEN_RECOMPUTED = 2
+_PER_TOKEN_ADAPTED = 54  # measured, of the methods that TRL computes: peft keeps an fp32 copy of what each adapter reads
+_HEAD_TOKENS, _HEAD_WORDS = 1024, 32768  # TRL's head looks at so many answer tokens and words of the vocabulary at once
+_HEAD_COPIES = 36  # bytes for each of them, beside the logits: the torch operations that take the place of its kernel on a CPU
+_SAMPLED = 12  # of an answer's next token, for each word of the vocabulary: its logits, as they were and as a distribution
 _SEQUENCES: dict[Method, int] = {
     "sft": 1,
     "dpo": 2,
@@ -58,6 +65,11 @@ class Shape:
     def parameters(self) -> int:
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return embeddings + self.linear_parameters + (2 * self.layers + 1) * self.hidden
+
+    @property
+    def cached(self) -> int:
+        """Numbers that a token leaves in the cache while answers are sampled: its keys and values in each layer."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
 
     def linears(self) -> tuple[tuple[int, int], ...]:
         """(in, out) of each linear layer of one block: q, k, v, o, gate, up, down."""
@@ -106,18 +118,35 @@ def shape_of(base: str) -> Shape:
         ) from error
 
 
-def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0) -> MemoryEstimate:
-    """Peak memory of a run; `tokens` is the longest row, the limit when it is not known."""
+def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0, grader: Shape | None = None) -> MemoryEstimate:
+    """Peak memory of a run; `tokens` is the longest row, the limit when it is not known; `grader` the base of the reward model."""
     length = min(tokens or config.max_length, config.max_length)
+    sampled = 0
+    if isinstance(config, SamplingConfig):
+        length += config.max_completion_length
+        sampled = config.batch_size * config.accumulation * (length * shape.cached * _BF16 + shape.vocabulary * _SAMPLED)
     rows = config.batch_size * _SEQUENCES[method]
     others = shape.parameters - shape.linear_parameters
     weights = shape.linear_parameters * (_NF4_BYTES if config.tuning == "qlora" else _BF16) + others * _BF16
     adapter = shape.layers * sum(config.lora_rank * (inwards + outwards) for inwards, outwards in shape.linears())
     trained = shape.parameters if config.tuning == "full" else adapter
-    per_token = _PER_TOKEN_RECOMPUTED if config.checkpointing else _PER_TOKEN
-    kept = rows * length * shape.hidden * shape.layers * per_token
-    working = rows * length * shape.hidden * _PER_TOKEN + min(rows * length, 4096) * shape.vocabulary * 4
-    return MemoryEstimate(round(weights), trained * _TRAINED, kept + working)
+    per_token = _PER_TOKEN_ADAPTED if METHOD_FACTS[method].by_trl and config.tuning != "full" else _PER_TOKEN
+    kept = rows * length * shape.hidden * shape.layers * (_PER_TOKEN_RECOMPUTED if config.checkpointing else per_token)
+    working = rows * length * shape.hidden * per_token + _head(shape, method, rows * length)
+    if grader:
+        weights += grader.parameters * _BF16
+    return MemoryEstimate(round(weights), trained * _TRAINED, max(kept + working, sampled))
+
+
+def _head(shape: Shape, method: Method, tokens: int) -> int:
+    """Bytes of the logits that are looked at together; a reward model has none."""
+    facts = METHOD_FACTS[method]
+    if facts.makes == "reward":
+        return 0
+    if facts.samples:
+        words = min(shape.vocabulary, _HEAD_WORDS)
+        return min(tokens, _HEAD_TOKENS) * (_HEAD_WORDS * _BF16 + words * _HEAD_COPIES)
+    return min(tokens, 4096) * shape.vocabulary * 4
 
 
 def free_memory() -> int:

@@ -27,6 +27,11 @@ class MethodFacts(NamedTuple):
         return self.layout == "prompts"
 
     @property
+    def by_trl(self) -> bool:
+        """Whether its steps are always TRL's."""
+        return self.samples or self.makes == "reward"
+
+    @property
     def paired(self) -> bool:
         """Whether a row holds a chosen and a rejected answer."""
         return self.layout == "preference"

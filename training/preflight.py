@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from data.errors import BadInput, RunError, StudioError
 from data.rundir import Loading, RunDir, run_child
 from data.words import count
-from training.config import Method, SamplingConfig, TrainConfig, method_named, read_args, steps_of
+from training.config import MOST_HELD_OUT, Method, SamplingConfig, TrainConfig, method_named, read_args, steps_of
 from training.knobs import knobs
 from training.memory import estimate, readable, shape_of
 from training.methods import METHOD_FACTS
@@ -59,12 +59,12 @@ def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: 
     dropped = Dropped()
     rows = usable_or_refuse(frozen, method, start.tokenizer, start.limit, dropped, say)
     verdicts = [*left_out(dropped), cut(dropped, config, start.limit, _context(start)), template(start, rows.train, say)]
+    if isinstance(config, SamplingConfig):
+        verdicts += ungraded(config.reward, rows, dropped)
     for line in dropped.named():
         print(line)
     if any(verdict.level == "stop" for verdict in verdicts):
         return Report(tuple(verdicts))
-    if METHOD_FACTS[method].samples or METHOD_FACTS[method].makes == "reward":  # its steps are not the probe's
-        return Report((*verdicts, Verdict("steps", "ok", "Time and memory of this method show in its first steps.")))
     plan = Plan(run, method, spec, rows, dropped.lengths, say)
     looked = time.monotonic() - began  # the run reads, loads and counts as well
     found = probe(plan, config, start)
@@ -72,7 +72,7 @@ def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: 
     if found is None:
         return Report((*verdicts, _smaller(plan, config, free)))
     cost = _cost(plan, config, found, looked, free)
-    return Report((*verdicts, *_started(found), fits(cost, config)), cost)
+    return Report((*verdicts, *_started(method, found), fits(cost, config)), cost)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: 
 def left_out(dropped: Dropped) -> Iterator[Verdict]:
     """A verdict for each reason for which the trainer leaves rows out, by the trainer's own count."""
     for reason, some in dropped.reasons.items():
-        sentence = f"{count(len(some.ids), 'row')} {'is' if len(some.ids) == 1 else 'are'} left out: {reason}."
+        sentence = f"{count(len(some.ids), 'row')} {_are(some.ids)} left out: {reason}."
         yield Verdict("rows", "warn", sentence, len(some.ids), _examples(some))
     if not dropped.reasons:
         yield Verdict("rows", "ok", f"All {count(len(dropped.lengths), 'row')} can be learned from.")
@@ -101,6 +101,28 @@ def cut(dropped: Dropped, config: TrainConfig, limit: int, context: int) -> Verd
         whole += f", and the model reads at most {context:,}"
     examples = _examples(short) if short else ()
     return Verdict("length limit", "warn", f"{what} at {limit:,} tokens{whole}.", len(short.ids) if short else 0, examples, fix)
+
+
+def ungraded(reward: str, rows: Rows, dropped: Dropped) -> Iterator[Verdict]:
+    """Prompts that the rules cannot grade, which the run leaves out; they are taken out here too, with their lengths."""
+    from training.grading import gradable, rules_of
+
+    rules = rules_of(reward)
+    graded = [gradable(rules, row) for part in rows for row in part]
+    foreign = [row for row, fits in zip([*rows.train, *rows.held_out], graded, strict=True) if not fits]
+    if rules is None or not foreign:
+        return
+    dropped.lengths[:] = [length for length, fits in zip(dropped.lengths, graded, strict=True) if fits]
+    for part in rows:
+        part[:] = [row for row in part if gradable(rules, row)]
+    sentence = f"“{rules.title}” cannot grade answers to {count(len(foreign), 'prompt')}, which {_are(foreign)} left out"
+    examples = tuple(Example("", excerpt(row)) for row in foreign[:SHOWN])
+    none = "" if rows.train else "; none is left, so choose another reward"
+    yield Verdict("reward", "warn" if rows.train else "stop", f"{sentence}{none}.", len(foreign), examples)
+
+
+def _are(some: Sequence[object]) -> str:
+    return "is" if len(some) == 1 else "are"
 
 
 def template(start: Trainable, rows: Sequence[Row], say: Loading) -> Verdict:
@@ -141,20 +163,19 @@ def _context(start: Trainable) -> int:
 # --- steps ----------------------------------------------------------------------------------------------------------------------
 
 
-def _started(found: Probe) -> Iterator[Verdict]:
+def _started(method: Method, found: Probe) -> Iterator[Verdict]:
     if found.first_loss is not None:
-        yield Verdict("start", "ok", f"The first loss is {found.first_loss:.3f}, as it must be: the reference is the model before.")
+        why = "no answer scores higher yet" if METHOD_FACTS[method].makes == "reward" else "the reference is the model before"
+        yield Verdict("start", "ok", f"The first loss is {found.first_loss:.3f}, as it must be: {why}.")
 
 
 def _cost(plan: Plan, config: TrainConfig, found: Probe, looked: float, free: int) -> Cost:
     """The whole run's time from the measured parts; rows are looked at once more when they become tokens."""
     train, held_out = len(plan.rows.train), len(plan.rows.held_out)
+    if isinstance(config, SamplingConfig):
+        held_out = min(held_out, MOST_HELD_OUT)
     steps = steps_of(config, train)
-    evaluations = _evaluations(config, steps, train) if held_out else 0
-    try:
-        told = estimate(shape_of(plan.spec.base), plan.method, config, max(plan.lengths, default=0)).total
-    except BadInput:
-        told = 0
+    evaluations = _evaluations(plan.method, config, steps, train) if held_out else 0
     return Cost(
         steps=steps,
         ready_s=looked + found.ready_s,
@@ -163,16 +184,31 @@ def _cost(plan: Plan, config: TrainConfig, found: Probe, looked: float, free: in
         evaluation_s=evaluations * held_out * found.held_out_row_s,
         peak=found.peak,
         free=free,
-        estimated=told,
+        estimated=_estimated(plan, config),
+        longest_s=steps * config.accumulation * found.longest_s,
     )
 
 
-def _evaluations(config: TrainConfig, steps: int, rows: int) -> int:
-    """How often the run looks at its held-out rows."""
+def _estimated(plan: Plan, config: TrainConfig) -> int:
+    """Bytes by calculation, those of a reward model that grades among them; 0 where they cannot be told."""
+    judge = plan.run.config()["args"].get("reward_model") or {}
+    try:
+        grader = shape_of(str(judge["base"])) if judge else None
+        return estimate(shape_of(plan.spec.base), plan.method, config, max(plan.lengths, default=0), grader).total
+    except BadInput:
+        return 0
+
+
+def _evaluations(method: Method, config: TrainConfig, steps: int, rows: int) -> int:
+    """How often the run looks at its held-out rows: what learns from its own answers before its first step as well, and a reward
+    model once more when it counts on how many it is right."""
+    once_more = METHOD_FACTS[method].by_trl
     if config.eval_every:
-        return steps // config.eval_every
-    epochs = config.epochs if not config.max_steps else steps * config.batch_size * config.accumulation / max(1, rows)
-    return max(1, round(epochs))
+        return steps // config.eval_every + once_more
+    each = config.num_generations * config.num_iterations if isinstance(config, SamplingConfig) else 1
+    seen = steps * config.batch_size * config.accumulation / each  # rows, again and again
+    epochs = config.epochs if not config.max_steps else seen / max(1, rows)
+    return max(1, round(epochs)) + once_more
 
 
 def fits(cost: Cost, config: TrainConfig) -> Verdict:

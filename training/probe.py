@@ -5,6 +5,11 @@
 The method's own `make_trainer` makes the trainer that the run would have, over a handful of the run's rows: the longest batch comes
 first, because it decides the memory, then ordinary ones, because they decide the time. Nothing of it is kept. Needs torch; a base
 is loaded anew for each call, as the trainer changes it.
+
+Where the model answers by itself (RLOO, GRPO) a step is a whole one: all answers of its batches are sampled at once, graded and
+learned from. In the first the longest prompts are answered up to the last token that is allowed, so that its memory is the most
+that any step can take; in the others as the model would, to prompts drawn from all. Where answers are learned from several times,
+the steps that sample and those that do not are timed apart, and counted as often as the run has them.
 """
 
 from __future__ import annotations
@@ -28,10 +33,10 @@ import torch
 from transformers import TrainerCallback
 
 from data.engine import ModelSpec
-from data.rundir import Loading, RunDir
+from data.rundir import Loading, RunDir, Stopped
 from training.adapters import Trainable, load_trainable
-from training.callbacks import RunEvents
-from training.config import Method, TrainConfig
+from training.callbacks import RunEvents, StoppedEvaluating
+from training.config import Method, SamplingConfig, TrainConfig
 from training.loop import Job
 from training.memory import free_memory
 from training.methods import module_of
@@ -56,7 +61,8 @@ class Plan(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Seconds of one batch of the run's ordinary rows, of a held-out row, and of the whole reference; bytes at the peak."""
+    """Seconds of one batch of the run's ordinary rows, of a held-out row, and of the whole reference; bytes at the peak.
+    `longest_s`: of a batch whose answers all are as long as they may be, 0 where the model writes none."""
 
     first_loss: float | None
     ready_s: float
@@ -64,6 +70,7 @@ class Probe(NamedTuple):
     held_out_row_s: float
     reference_s: float
     peak: int
+    longest_s: float = 0.0
 
 
 class Aside(RunDir):
@@ -75,9 +82,10 @@ class Aside(RunDir):
 
 class Clock(TrainerCallback):
     """How long each step took, from its beginning to the next one's: what a run does between two counts as well. Ends the training
-    when it has gone on for long enough."""
+    when it has gone on for long enough, after a whole `cycle` of steps beside the first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, cycle: int = 1) -> None:
+        self._cycle = cycle
         self._began: list[float] = []
 
     @property
@@ -88,11 +96,23 @@ class Clock(TrainerCallback):
         self._began.append(time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if len(self._began) > 1 and time.monotonic() - self._began[0] > _ENOUGH_S:
+        whole = len(self._began) > self._cycle and not len(self._began) % self._cycle
+        if whole and time.monotonic() - self._began[0] > _ENOUGH_S:
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began.append(time.monotonic())
+
+
+class ToTheLimit(TrainerCallback):
+    """The answers of the first step go on to the last token that is allowed, whatever the model would say."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._sampling = trainer.generation_config
+        self._sampling.min_new_tokens = self._sampling.max_new_tokens
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._sampling.min_new_tokens = None
 
 
 def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None, timed: int = _ORDINARY) -> Probe | None:
@@ -103,6 +123,8 @@ def probe(plan: Plan, config: TrainConfig, start: Trainable | None = None, timed
     try:
         stay_within_free()
         return _probe(plan, config, start, timed)
+    except StoppedEvaluating as error:
+        raise Stopped(plan.say.farewell) from error
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
@@ -129,23 +151,47 @@ def _probe(plan: Plan, config: TrainConfig, start: Trainable | None, timed: int)
     check = getattr(module, "checked_first_loss", None)
     first_loss = check(trainer) if check else None
     ready_s = time.monotonic() - began
-    clock = Clock()
+    cycle = _cycle(config)
+    clock = Clock(cycle)
     trainer.add_callback(clock)
     _longest_first(trainer, config.batch_size)
     plan.say("measuring a few steps")
-    trainer.args.eval_strategy = "no"
+    trainer.args.eval_strategy, trainer.args.eval_on_start = "no", False
     trainer.train()
     plan.say("measuring an evaluation")
     held_out_row_s = _evaluation(trainer, chosen)
-    ordinary = clock.took[1:] or clock.took
+    reference_s = _reference(plan, config, start, trainer, held_out_row_s)
+    longest, ordinary = clock.took[:cycle], clock.took[cycle:] or clock.took
+    if isinstance(config, SamplingConfig):
+        return Probe(
+            first_loss, ready_s, _of_a_batch(ordinary, config), held_out_row_s, reference_s, peak(), _of_a_batch(longest, config)
+        )
     batch_s = sum(ordinary) / len(ordinary) * _typical(plan, chosen)
-    return Probe(first_loss, ready_s, batch_s, held_out_row_s, _reference(plan, config, start, trainer, held_out_row_s), peak())
+    return Probe(first_loss, ready_s, batch_s, held_out_row_s, reference_s, peak())
 
 
 def shortened(config: TrainConfig, timed: int) -> TrainConfig:
     """A few steps with nothing around them; what is measured is told to no reporter."""
-    quick: dict[str, Any] = {"accumulation": 1, "epochs": 1.0, "max_steps": 1 + timed, "log_every": 1, "report_to": "none"}
+    steps = _cycle(config) * (1 + timed)
+    quick: dict[str, Any] = {"epochs": 1.0, "max_steps": steps, "log_every": 1, "report_to": "none"}
+    if isinstance(config, SamplingConfig):  # the answers of all batches of a step are sampled at once: it is kept whole
+        quick["num_iterations"] = _cycle(config)
+    else:
+        quick["accumulation"] = 1
     return replace(config, **quick, schedule="constant_with_warmup", warmup_share=0.0)
+
+
+def _cycle(config: TrainConfig) -> int:
+    """Steps after which it begins anew: one that samples answers and, where they are learned from again, one that does not."""
+    return min(2, config.num_iterations) if isinstance(config, SamplingConfig) else 1
+
+
+def _of_a_batch(took: Sequence[float], config: SamplingConfig) -> float:
+    """Seconds of a batch, from those of whole steps that sample answers and learn from old ones in turn."""
+    cycle, again = _cycle(config), config.num_iterations - 1
+    sampled, learned = took[::cycle], took[1::cycle] if again else (0.0,)
+    step_s = (sum(sampled) / len(sampled) + again * sum(learned) / len(learned)) / config.num_iterations
+    return step_s / config.accumulation
 
 
 # --- which rows -----------------------------------------------------------------------------------------------------------------
@@ -155,12 +201,21 @@ def _choose(plan: Plan, config: TrainConfig) -> Rows:
     """The longest rows, some at random, and a batch of held-out ones; good and bad answers alike where rows are labelled."""
     rng = random.Random(config.seed)
     train = list(zip(plan.rows.train, plan.lengths, strict=False))
+    if isinstance(config, SamplingConfig):
+        return _choose_prompts(plan.rows, [row for row, _ in sorted(train, key=lambda each: -each[1])], config, rng)
     longest = _both(sorted(train, key=lambda each: -each[1]), config.batch_size)
     rest = [each for each in train if not any(each[0] is other[0] for other in longest)]
     rng.shuffle(rest)
     some = _both(rest, _ORDINARY * config.batch_size)
     held_out = plan.rows.held_out or plan.rows.train
     return Rows([row for row, _ in [*longest, *some]], rng.sample(held_out, min(len(held_out), config.batch_size)))
+
+
+def _choose_prompts(rows: Rows, by_length: Sequence[Row], config: SamplingConfig, rng: random.Random) -> Rows:
+    """The longest prompts of one step, and some for the others from all, so that they are as long as prompts are on average."""
+    step = config.batch_size * config.accumulation // config.num_generations
+    some = rng.sample(rows.train, min(len(rows.train), _ORDINARY * step))
+    return Rows([*by_length[:step], *some], rng.sample(rows.held_out, min(len(rows.held_out), config.batch_size)))
 
 
 def _both(rows: Sequence[tuple[Row, int]], wanted: int) -> list[tuple[Row, int]]:
@@ -175,13 +230,17 @@ def _both(rows: Sequence[tuple[Row, int]], wanted: int) -> list[tuple[Row, int]]
 
 
 def _longest_first(trainer: Any, batch: int) -> None:
-    """The longest rows make the first batch. Left alone: trainers that sample their own answers, whose rows are prompts."""
+    """The longest rows make the first batch; where answers are sampled, they are as long as they may be."""
     if isinstance(trainer, PreferenceTrainer):
         trainer.rows.sort(key=lambda item: -item.length)
         trainer._dealt = True  # they stay in this order
         return
+    if hasattr(trainer, "num_generations"):
+        trainer.shuffle_dataset = False  # `_choose_prompts` has put them in this order
+        trainer.add_callback(ToTheLimit(trainer))
+        return
     data = trainer.train_dataset
-    if hasattr(trainer, "num_generations") or not hasattr(data, "select"):
+    if not hasattr(data, "select"):
         return
     sizes = [sum(len(value) for value in row.values() if isinstance(value, list)) for row in data]
     longest = sorted(range(len(data)), key=lambda i: -sizes[i])[:batch]
@@ -202,9 +261,11 @@ def _typical(plan: Plan, chosen: Rows) -> float:
 
 
 def _evaluation(trainer: Any, chosen: Rows) -> float:
+    if not chosen.held_out:
+        return 0.0
     began = time.monotonic()
     trainer.evaluate()
-    return (time.monotonic() - began) / max(1, len(chosen.held_out))
+    return (time.monotonic() - began) / len(chosen.held_out)
 
 
 def _reference(plan: Plan, config: TrainConfig, start: Trainable, trainer: Any, row_s: float) -> float:

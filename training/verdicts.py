@@ -78,6 +78,7 @@ class Cost:
     """What a run would take, from steps that were really done: seconds of each part, bytes at the peak and what was free before.
 
     `estimated`: bytes by the arithmetic of `training/memory.py`, which knows nothing of the libraries; 0 = it cannot tell.
+    `longest_s`: the training's seconds, were all of the model's own answers to grow to their limit; 0 where it writes none.
     """
 
     steps: int
@@ -88,6 +89,7 @@ class Cost:
     peak: int
     free: int
     estimated: int = 0
+    longest_s: float = 0.0
 
     @property
     def seconds(self) -> float:
