@@ -297,6 +297,7 @@ class Run:
     ended_at: datetime | None = None
     place: float = 0.0
     group_id: str = ""
+    earlier_s: float = 0.0
 
 
 @dataclass(frozen=True)

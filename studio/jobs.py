@@ -27,7 +27,7 @@ from data.rundir import FINAL_STATUS, RunDir
 from data.settings import Settings
 from studio import ingest, processes, run_launch, run_queue
 from studio.processes import Process
-from studio.run_ending import body, ending_of
+from studio.run_ending import body, ending_of, part_seconds
 from studio.run_launch import Child
 from studio.warm import WarmStart
 
@@ -171,11 +171,13 @@ class Jobs:
                 raise BadInput("The run's process is still there; wait until it has ended.")
             if not (folder.path / "config.json").exists():
                 raise BadInput(run_launch.FOLDER_GONE)
+            earlier_s = run.earlier_s + part_seconds(run, folder)
             resume.reopen(folder)
             place = run_queue.last_place(runs.active(self._db))
             device = run_queue.wanted(run.config)
             fields: dict[str, Any] = {"status": "queued", "error": "", "result": {}, "progress": {}, "pid": 0, "pid_created": 0.0}
-            runs.update(self._db, run_id, **fields, device=device, place=place, started_at=None, ended_at=None)
+            fields |= {"device": device, "place": place, "started_at": None, "ended_at": None, "earlier_s": earlier_s}
+            runs.update(self._db, run_id, **fields)
         self._go()
 
     def before_launch(self, callback: Callable[[Run], None]) -> None:

@@ -236,10 +236,10 @@ def share_done(run: Run) -> float | None:
 
 
 def took(run: Run) -> str:
-    """How long it ran, or has been running."""
+    """How long it ran, or has been running; of one that was gone on with all parts, without the pauses."""
     if run.started_at is None:
-        return ""
-    return duration(((run.ended_at or datetime.now(UTC)) - run.started_at).total_seconds())
+        return duration(run.earlier_s) if run.earlier_s else ""
+    return duration(run.earlier_s + ((run.ended_at or datetime.now(UTC)) - run.started_at).total_seconds())
 
 
 # --- answers ---

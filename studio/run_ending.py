@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from data.records import RunStatus
+from data.records import Run, RunStatus
 from data.resume import last_life
 from data.rundir import FINAL_STATUS, RunDir, signal_name
 
@@ -37,6 +37,14 @@ def ending_of(folder: RunDir, code: Callable[[], int | None]) -> Ending:
     if folder.stop_requested:
         return Ending("stopped", error or "The run was ended before it could save what it had.", result)
     return Ending("lost", error or _silence(folder, code()), result)
+
+
+def part_seconds(run: Run, folder: RunDir) -> float:
+    """How long a run that has ended took since its last start; to its last word, where its end was noticed later."""
+    if run.started_at is None or run.ended_at is None:
+        return 0.0
+    said = [at for event in last_life(folder.tail(0).events) if (at := _time(event)) is not None]
+    return max(0.0, (min([run.ended_at, *said[-1:]]) - run.started_at).total_seconds())
 
 
 def body(event: Mapping[str, Any]) -> dict[str, Any]:

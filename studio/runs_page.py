@@ -253,7 +253,7 @@ class RunsPage:
             f'<div class="st-run-head"><h2 class="st-h2">{esc(run.name)}</h2>{badge(run.status)}</div>'
             f'<p class="st-sub">{esc(KINDS.get(run.kind, run.kind))}, {"started" if run.started_at else "queued"} '
             f"{esc(ago(run.started_at or run.queued_at))}"
-            f"{', took ' + esc(took(run)) if run.ended_at else ''}</p>"
+            f"{_took(run)}</p>"
         )
         shown = f'<p class="st-sub">{esc(line)}</p>' if run.status in ("queued", "running") else ""
         return Html(
@@ -283,6 +283,13 @@ class RunsPage:
         text = "\n".join(part for part in (said, folder.log_tail(LOG_BYTES).strip()) if part) or "Nothing has been printed yet."
         command = f"python -m {run.module} {folder.path}" if not run.owner else f"python -m {run.module} RUN_DIR"
         return Html(f'<p class="st-sub">Runs as: {esc(command)}</p><pre class="st-log" tabindex="0">{esc(text)}</pre>')
+
+
+def _took(run: Run) -> str:
+    """Of one that has ended, said of which time it is."""
+    if not run.ended_at:
+        return ""
+    return f", took {esc(took(run))}{' in all, before and after it was resumed' if run.earlier_s else ''}"
 
 
 def _list(mine: list[Run], chosen: Run) -> Html:

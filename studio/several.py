@@ -158,4 +158,5 @@ def _beside(run: Run) -> float:
     """Seconds of the run that are no steps: loading, the reference, saving."""
     if run.started_at is None or run.ended_at is None:
         return 0.0
-    return max(0.0, (run.ended_at - run.started_at).total_seconds() - float(run.result.get("seconds") or 0))
+    whole = run.earlier_s + (run.ended_at - run.started_at).total_seconds()
+    return max(0.0, whole - float(run.result.get("seconds") or 0))

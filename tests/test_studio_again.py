@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +18,14 @@ from run_studio import VIEWER, ended, freeze, labelled_project, started, studio_
 
 from data import models, runs
 from data.errors import BadInput, StudioError
-from data.records import Project, Run
+from data.records import Project, Run, now
 from data.resume import seal
 from data.rundir import RunDir
 from labeling import preferences
 from studio.again import checkpoint_of, config_of, go_on, start_again, train_rows
 from studio.context import Studio
+from studio.render import took
+from studio.run_ending import part_seconds
 from studio.runs_page import RunsPage
 
 pytestmark = pytest.mark.app
@@ -140,6 +145,9 @@ def test_a_stopped_run_goes_on_in_its_own_folder(studio: Studio, project: Projec
     going = wait(studio.db, run.run_id, started)
     assert (going.error, going.result, going.ended_at) == ("", {}, None)
     assert going.pid != run.pid
+    assert run.started_at is not None
+    assert run.ended_at is not None
+    assert going.earlier_s == pytest.approx((run.ended_at - run.started_at).total_seconds(), abs=0.05)
     studio.jobs.stop(run.run_id)
     again = wait(studio.db, run.run_id, ended)
     assert again.status == "stopped"
@@ -149,6 +157,22 @@ def test_a_stopped_run_goes_on_in_its_own_folder(studio: Studio, project: Projec
     assert again.event_offset == folder.tail(0).offset
     assert (folder.path / "stdout-1.log").exists()
     assert len(runs.of_project(studio.db, project.project_id)) == 1
+    assert "in all, before and after it was resumed" in RunsPage(studio)._detail(again)
+    assert "in all" not in RunsPage(studio)._detail(run)
+
+
+def test_a_run_took_as_long_as_all_its_parts(tmp_path: Path, first: Run) -> None:
+    """Not counted are the pause before it was resumed and the night in which nobody saw that it had been killed."""
+    folder = RunDir.create(tmp_path / "run", {})
+    folder.event("progress", done=1, total=2)
+    begun, noticed = now() - timedelta(seconds=100), now() + timedelta(hours=9)
+    assert part_seconds(replace(first, started_at=begun, ended_at=noticed), folder) == pytest.approx(100, abs=5)
+    assert part_seconds(replace(first, started_at=begun, ended_at=begun + timedelta(seconds=7)), folder) == 7
+    assert part_seconds(replace(first, started_at=None), folder) == 0
+    last = replace(first, started_at=begun, ended_at=begun + timedelta(seconds=20), earlier_s=100.0)
+    assert took(last) == "2 min 00 s"
+    assert took(replace(last, started_at=None)) == "1 min 40 s", "refused before its second part began"
+    assert took(replace(last, earlier_s=0.0)) == "20 s"
 
 
 def test_a_model_whose_run_goes_on_is_not_to_be_had(studio: Studio, project: Project) -> None:
