@@ -103,7 +103,7 @@ def test_bigger_bases_get_smaller_steps(method: str) -> None:
     assert recipe(method, 0) == large, "of a base whose size is not known"
     assert demo == config_class(method)()
     assert demo.learning_rate > small.learning_rate >= large.learning_rate
-    assert (small.tuning, large.tuning) == ("lora", "qlora")
+    assert (demo.tuning, small.tuning, large.tuning) == ("lora", "lora", "qlora"), "4 bits only for what would not fit"
     assert large.checkpointing
     assert isinstance(large, TrainConfig)
 

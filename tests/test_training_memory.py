@@ -25,7 +25,7 @@ def test_known_models_have_their_published_number_of_weights(shape: Shape, publi
 
 
 def test_a_7b_model_in_nf4_fits_where_it_is_known_to_fit() -> None:
-    config = SftConfig(batch_size=1, max_length=512, checkpointing=True, lora_rank=64, lora_alpha=16)
+    config = SftConfig(batch_size=1, max_length=512, checkpointing=True, lora_rank=64, lora_alpha=16, tuning="qlora")
     found = estimate(LLAMA_2_7B, "sft", config)
     assert 3.6e9 < found.weights < 4.2e9
     assert 5e9 < found.total < 8e9
@@ -34,14 +34,14 @@ def test_a_7b_model_in_nf4_fits_where_it_is_known_to_fit() -> None:
 
 
 def test_every_knob_moves_the_estimate_the_right_way() -> None:
-    base = DpoConfig()
+    base = DpoConfig(tuning="qlora")
     start = estimate(SMOLLM_135M, "dpo", base).total
     assert estimate(SMOLLM_135M, "dpo", replace(base, batch_size=16)).total > start
     assert estimate(SMOLLM_135M, "dpo", replace(base, lora_rank=64)).total > start
     assert estimate(SMOLLM_135M, "dpo", replace(base, tuning="lora")).total > start
     assert estimate(SMOLLM_135M, "dpo", replace(base, checkpointing=True)).total < start
     assert estimate(SMOLLM_135M, "dpo", base, tokens=100).total < start
-    assert estimate(SMOLLM_135M, "sft", SftConfig()).total < start
+    assert estimate(SMOLLM_135M, "sft", SftConfig(tuning="qlora")).total < start
 
 
 def test_a_folder_that_is_no_decoder_is_refused(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_real_folder_is_counted_to_the_last_weight_and_nf4_weighs_what_is_said
     assert shape.parameters == sum(p.numel() for p in plain.parameters())
     quantized = load_base(ModelSpec("local", base=folder, quantize=True), for_training=True, dtype=torch.bfloat16)
     held = sum(p.numel() * p.element_size() for p in quantized.parameters())
-    assert estimate(shape, "sft", SftConfig()).weights == pytest.approx(held, rel=0.1)
+    assert estimate(shape, "sft", SftConfig(tuning="qlora")).weights == pytest.approx(held, rel=0.1)
 
 
 def test_all_weights_want_18_bytes_each_beside_their_activations() -> None:

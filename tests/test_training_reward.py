@@ -36,7 +36,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, Any]]:
     """One QLoRA run that the tests look at together."""
-    run = make_run(tmp_path_factory.mktemp("reward") / "run", base, RewardConfig(**FEW), [*dpo_rows(24), *dpo_rows(5, "held_out")])
+    run = make_run(
+        tmp_path_factory.mktemp("reward") / "run",
+        base,
+        RewardConfig(**FEW, tuning="qlora"),
+        [*dpo_rows(24), *dpo_rows(5, "held_out")],
+    )
     return run, reward.main(run)
 
 

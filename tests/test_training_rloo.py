@@ -31,7 +31,7 @@ FEW: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("module", "config"),
-    [(rloo, RlooConfig(**FEW)), (grpo, GrpoConfig(**FEW, beta=0.1, tuning="lora"))],
+    [(rloo, RlooConfig(**FEW, tuning="qlora")), (grpo, GrpoConfig(**FEW, beta=0.1, tuning="lora"))],
     ids=["rloo", "grpo"],
 )
 def test_a_run_learns_from_the_rules(tmp_path: Path, module: Any, config: Any) -> None:
@@ -159,7 +159,9 @@ def test_prompts_that_the_rules_do_not_cover_are_left_out_by_name(tmp_path: Path
         grpo.main(make_run(tmp_path / "sums", tiny_model.DEMO_MODEL, GrpoConfig(**FEW, reward="gsm8k"), prompt_rows()))
 
 
-@pytest.mark.parametrize(("module", "config"), [(rloo, RlooConfig(**FEW)), (grpo, GrpoConfig(**FEW))], ids=["rloo", "grpo"])
+@pytest.mark.parametrize(
+    ("module", "config"), [(rloo, RlooConfig(**FEW, tuning="qlora")), (grpo, GrpoConfig(**FEW))], ids=["rloo", "grpo"]
+)
 def test_held_out_prompts_that_nothing_grades_leave_a_run_without_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, config: Any
 ) -> None:

@@ -26,7 +26,10 @@ METHODS: tuple[Method, ...] = ("sft", "dpo", "kto", "orpo", "simpo", "reward", "
 
 MOST_HELD_OUT: Final = 128  # prompts that a method answers which learns from its own answers: each costs one at every evaluation
 _RATE_HELP = "The demo model wants about 1e-3; a hub model 1e-5 to 2e-4 (the recipe sets it for the base you choose)."
-_TUNING_HELP = "All weights leave a whole model instead of an adapter and want about 18 bytes of memory a weight."
+_TUNING_HELP = (
+    "Over a large base 4 bits save memory; they cost time. All weights leave a whole model instead of an adapter and want about "
+    "18 bytes of memory a weight."
+)
 DPO_LOSSES: Final[dict[str, str]] = {
     "sigmoid": "the usual one",
     "ipo": "does not run away on pairs that are easy to tell apart",
@@ -53,7 +56,7 @@ REPORTERS: Final[dict[str, str]] = {
     "wandb": "Weights & Biases, with the account of this machine",
 }
 _ADAPTERS = ("qlora", "lora")  # of the methods that need the model before the run beside the one they train
-_ADAPTER_HELP = "This method trains adapters only."
+_ADAPTER_HELP = "Over a large base 4 bits save memory; they cost time. This method trains adapters only."
 _EARLY_HELP = (
     "End after so many evaluations without a lower held-out loss (or a higher reward), and keep the best adapter; "
     "0 = train to the end."
@@ -71,7 +74,7 @@ class TrainConfig:
     learning_rate: float = knob(1e-3, _RATE_HELP, "basic", min=1e-7, max=0.1)
     epochs: float = knob(3.0, "How often every row is seen.", "basic", min=0.01, max=100, step=1)
     batch_size: int = knob(8, "Rows a step on one device; halve it when memory runs out.", "basic", min=1, max=1024, step=1)
-    tuning: str = knob("qlora", _TUNING_HELP, "basic", choices=tuple(TUNINGS), meanings=tuple(TUNINGS.values()))
+    tuning: str = knob("lora", _TUNING_HELP, "basic", choices=tuple(TUNINGS), meanings=tuple(TUNINGS.values()))
     lora_rank: int = knob(16, "More can learn more and weighs more.", "basic", min=1, max=512, step=1)
     accumulation: int = knob(1, "Batches summed before the weights move; rows a step = batch size × this.", min=1, max=1024, step=1)
     lora_alpha: int = knob(32, "Twice the rank is usual.", min=1, max=2048, step=1)
@@ -176,7 +179,7 @@ class SimpoConfig(TrainConfig):
 class RewardConfig(TrainConfig):
     """Learn from pairs to score answers: the chosen completion gets a higher number than the rejected one."""
 
-    tuning: str = knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
+    tuning: str = knob("lora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
     center: float = knob(
         0.01, "Pull of the scores towards zero, so that they stay comparable; 0 = none (TRL: center_rewards_coefficient).",
         min=0.0, max=1.0, step=0.01,
@@ -187,7 +190,7 @@ class RewardConfig(TrainConfig):
 class SamplingConfig(TrainConfig):
     """What the methods have in common that learn from a reward on the model's own answers."""
 
-    tuning: str = knob("qlora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
+    tuning: str = knob("lora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
     reward: str = knob(next(iter(CHECKERS)), "Rules that check an answer, or one of your reward models.", "basic")
     batch_size: int = knob(
         64, "Answers a step on one device, a multiple of the answers to a prompt.", "basic", min=2, max=4096, step=1

@@ -17,7 +17,8 @@ _FULL_RATE, _DEMO_FULL_RATE = 0.1, 0.3  # of an adapter's learning rate, for a h
 
 def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> TrainConfig:
     """Settings to start from for a base with so many parameters: the demo model's, a small model's, or QLoRA for 7B and the like,
-    which 0 (unknown) gets too: it harms a small one least.
+    which 0 (unknown) gets too: it harms a small one least. Four bits are for what would not fit otherwise, on a CPU as on a GPU:
+    over a small base they save nothing, take longer, and the adapter is then used over weights it was not trained on.
 
     `rows`: how many there are to train on, 0 = unknown; with few of them the demo model goes over them more often. The rates for
     real models are those of published recipes (TRL's and the Alignment Handbook's); they are starting points. `tuning`: one of
