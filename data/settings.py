@@ -26,6 +26,7 @@ class Settings:
     public_names: frozenset[str] = frozenset()  # names under which a proxy hands requests to a loopback address
     backup: str = ""  # where the journal is copied to (`data/copies.py`): a folder, or hf://datasets/owner/name
     on_space: bool = False  # the disk goes with the machine
+    proxies: frozenset[str] = frozenset({"127.0.0.1", "::1"})  # who is believed for whom it asks (`studio/proxy.py`)
     warm_start: bool = False  # hold the libraries ready for runs (`training/warm.py`); some hundred MB
 
     @property
@@ -68,9 +69,10 @@ def read_settings(
     backup: str | None = None,
 ) -> Settings:
     """Flags win over the environment (`STUDIO_HOME`, `STUDIO_HOST`, `STUDIO_PORT`, `STUDIO_ACCOUNTS`, `STUDIO_BACKUP`,
-    `STUDIO_WARM_START`), which wins over the defaults.
+    `STUDIO_WARM_START`, `FORWARDED_ALLOW_IPS`), which wins over the defaults.
 
-    On a Space (`SPACE_ID` is set) the host is 0.0.0.0, since the Space's proxy must reach the app, and visitor mode is on,
+    On a Space (`SPACE_ID` is set) the host is 0.0.0.0, since the Space's proxy must reach the app (nobody else can, so whoever
+    asks is that proxy), and visitor mode is on,
     unless accounts are asked for and people can sign in with Hugging Face. Any other address that is not this machine's own
     needs accounts.
     """
@@ -88,8 +90,14 @@ def read_settings(
         public_names=frozenset(name.strip().lower().rstrip(".") for name in public_names if name.strip()),
         backup=backup or os.environ.get("STUDIO_BACKUP") or "",
         on_space=on_space,
+        proxies=frozenset({"*"}) if on_space else _proxies(),
         warm_start=os.environ.get("STUDIO_WARM_START") != "0",
     )
     if accounts is None and not settings.visitor and not settings.is_loopback:
         return replace(settings, accounts=True)
     return settings
+
+
+def _proxies() -> frozenset[str]:
+    named = os.environ.get("FORWARDED_ALLOW_IPS", "")
+    return frozenset(part.strip() for part in named.split(",") if part.strip()) or Settings.proxies

@@ -60,6 +60,7 @@ class Viewer(NamedTuple):
     role: Role = "admin"
     name: str = ""
     projects: tuple[str, ...] = ()  # an annotator's
+    address: str = ""  # a visitor's, where one is known
 
 
 def visitor_of(token: str) -> str:
@@ -159,8 +160,8 @@ class Studio:
         token = str(inner.cookies.get(VISITOR_COOKIE, ""))
         if not VISITOR_TOKEN.fullmatch(token):
             raise WorkspaceError(NO_COOKIE)
-        visitor = visitor_of(token)
-        return Viewer(visitor, visitor, True, "researcher")
+        visitor, client = visitor_of(token), getattr(inner, "client", None)
+        return Viewer(visitor, visitor, True, "researcher", address=client.host if client else "")
 
     def require(self, request: Any, role: Role) -> Viewer:
         """The viewer, who must have this role or one that goes further; NotAllowed in words otherwise."""
@@ -185,7 +186,7 @@ class Studio:
     def projects(self, viewer: Viewer) -> list[Project]:
         """Theirs and no other; a visitor's is made here when they have none."""
         if viewer.is_visitor:
-            return [self.visitors.project(viewer.owner)]
+            return [self.visitors.project(viewer.owner, viewer.address)]
         shared = projects.visible(self.db, "")
         return [p for p in shared if p.project_id in viewer.projects] if viewer.role == "annotator" else shared
 

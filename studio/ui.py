@@ -27,6 +27,7 @@ from studio.models_page import ModelsPage
 from studio.people_page import PeoplePage
 from studio.plain import page as plain
 from studio.project_page import ProjectPage
+from studio.proxy import ProxyMiddleware, trust_nobody
 from studio.quality_page import QualityPage
 from studio.runs_compare import RunsComparePage
 from studio.runs_page import RunsPage
@@ -75,6 +76,7 @@ def people_routes(studio: Studio) -> list[BaseRoute]:
 def launch_options(studio: Studio) -> dict[str, Any]:
     """For `launch()`: our routes and middleware go in before the start; nothing of the workspace is ever a file to serve."""
     settings = studio.settings
+    trust_nobody()
     return {
         "server_name": settings.host,
         "server_port": settings.port,
@@ -94,6 +96,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "app_kwargs": {
             "routes": [*api.routes(studio), *offers.routes(studio), *run_files.routes(studio), *people_routes(studio)],
             "middleware": [
+                Middleware(ProxyMiddleware, proxies=settings.proxies),
                 Middleware(SecurityMiddleware, settings=settings, trusted_hosts=settings.public_names),
                 *auth.middleware(studio),
             ],

@@ -11,6 +11,7 @@ import logging
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,9 @@ from data.errors import LimitReached, StudioError
 from data.records import Model, Project
 from data.settings import Settings
 from studio import demo_project
+from studio.arrivals import IDLE_S, Arrivals
 from studio.pace import Slots
+from studio.proxy import ANYBODY
 
 if TYPE_CHECKING:
     from studio.jobs import Jobs
@@ -71,21 +74,45 @@ class Visitors:
     def __init__(self, settings: Settings, db: Database, jobs: Jobs, offers: Offers) -> None:
         self._settings, self._db, self._jobs, self._offers = settings, db, jobs, offers
         self._lock = threading.Lock()
+        self._arrivals, self._sent_off = Arrivals(ANYBODY in settings.proxies), 0
         self.starting = threading.Lock()  # held from a run's check to its start, so that two clicks are not two runs
         self.streams = Slots(MAX_STREAMS, STREAM_S, "Your last questions are still being answered; wait for them, or stop one.")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def project(self, owner: str) -> Project:
-        """This visitor's project, made now if they have none."""
+    def project(self, owner: str, address: str = "") -> Project:
+        """This visitor's project, made now if they have none. LimitReached when the address they come from has opened many lately,
+        or when every place is taken."""
         with self._lock:
-            for project in projects.visible(self._db, owner):
-                return project
-            if self._db.value("select count(*) from projects where owner != ''") >= MAX_VISITORS:
-                raise LimitReached(
-                    "There are too many visitors right now; come back in a few hours, or run the studio on your own machine."
-                )
-            return demo_project.create(self._db, owner, SHIPPED_WITHOUT_CANDIDATES)
+            found = projects.visible(self._db, owner)
+            if not found:
+                self._arrivals.admit(address)
+                self._make_room()
+                found = [demo_project.create(self._db, owner, SHIPPED_WITHOUT_CANDIDATES)]
+            self._arrivals.seen(owner)
+            return found[0]
+
+    def _make_room(self) -> None:
+        """With every place taken, whoever has been away longest and has labelled nothing goes; what is labelled stays its day."""
+        if self._db.value("select count(*) from projects where owner != ''") < MAX_VISITORS:
+            return
+        sql = """select project_id, owner from projects p where owner != ''
+                 and not exists (select 1 from label_events l where l.project_id = p.project_id)
+                 and not exists (select 1 from runs r where r.project_id = p.project_id and r.status in ('queued', 'running'))
+                 order by created_at"""
+        away = [(self._arrivals.last(row["owner"]), row) for row in self._db.rows(sql)]
+        for last, row in sorted(away, key=lambda one: one[0]):
+            if time.monotonic() - last < IDLE_S:
+                break
+            try:
+                self._remove(row["project_id"], row["owner"])
+                self._sent_off += 1
+                return
+            except StudioError as error:
+                log.info("a visitor's project stays for now: %s", error)
+        raise LimitReached(
+            "There are too many visitors right now; come back in a few hours, or run the studio on your own machine."
+        )
 
     # --- limits ---
 
@@ -172,9 +199,11 @@ class Visitors:
     # --- the end of a visit ---
 
     def remove_old(self, now: datetime | None = None) -> int:
-        """Remove projects older than a day; how many went. One with a run that is still going has it stopped and goes next time."""
+        """Remove projects older than a day; how many went, those that made room since the last time among them. One with a run
+        that is still going has it stopped and goes next time."""
         before = (now or datetime.now(UTC)) - LIFETIME
-        gone = 0
+        with self._lock:
+            gone, self._sent_off = self._sent_off, 0  # the journal forgets these too
         for row in self._db.rows("select project_id, owner from projects where owner != '' and created_at < ?", [before]):
             try:
                 self._remove(row["project_id"], row["owner"])
@@ -194,6 +223,7 @@ class Visitors:
             shutil.rmtree(self._settings.runs_dir / run_id, ignore_errors=True)
         import_folder.forget(self._settings, owner)
         self._offers.forget(owner)
+        self._arrivals.forget(owner)
         home = self._settings.home.resolve()
         for name in files:
             file = (home / name).resolve()

@@ -14,7 +14,7 @@ from conftest import free_port
 from labelling import seed_project
 from run_studio import VIEWER, labelled_project, studio_with_runs
 from test_labeling_row_checks import import_pairs
-from test_studio_visitors import ANNA, request
+from visiting import ANNA, request
 
 from data import people, runs
 from data.errors import BadInput, LimitReached

@@ -1,0 +1,75 @@
+"""Where a request comes from when a reverse proxy hands it on: what that proxy itself wrote down, and nothing before it.
+
+Each proxy appends to `X-Forwarded-For` the address that it was asked from; whatever stands to the left of the last entry came with
+the request and can be made up. So of a proxy that is named (`Settings.proxies`) the last entry is taken and no other, and of
+anybody else none. The server beneath (uvicorn) would take more, up to the first entry: it is told to trust nobody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Set
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+ANYBODY = "*"  # whoever asks is the proxy: nothing else can reach this machine, as on a Space
+
+
+class ProxyMiddleware:
+    """To come before all others: what they see as the client is the one that the proxy saw."""
+
+    def __init__(self, app: ASGIApp, proxies: Set[str]) -> None:
+        self.app = app
+        self._anybody = ANYBODY in proxies
+        self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if _is_network(proxy)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and self._is_proxy(scope.get("client")):
+            headers = Headers(scope=scope)
+            if address := _last(headers, "x-forwarded-for"):
+                scope["client"] = (_host(address), 0) if _host(address) else scope["client"]
+            if (scheme := _last(headers, "x-forwarded-proto")) in ("http", "https"):
+                scope["scheme"] = scheme.replace("http", "ws") if scope["type"] == "websocket" else scheme
+        await self.app(scope, receive, send)
+
+    def _is_proxy(self, client: tuple[str, int] | None) -> bool:
+        if self._anybody or client is None:
+            return self._anybody
+        try:
+            return any(ipaddress.ip_address(client[0]) in network for network in self._networks)
+        except ValueError:
+            return False
+
+
+def trust_nobody() -> None:
+    """Before the server starts: it reads this variable, which `data/settings.py` has read already."""
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
+
+
+def _last(headers: Headers, name: str) -> str:
+    """What the proxy appended."""
+    return ",".join(headers.getlist(name)).rpartition(",")[2].strip()
+
+
+def _host(entry: str) -> str:
+    """The address of an entry: alone, as `1.2.3.4:80` or as `[::1]:80`; '' for what is none."""
+    alone = entry[1:].partition("]")[0] if entry.startswith("[") else entry.partition(":")[0] if entry.count(":") == 1 else entry
+    return alone if _is_address(alone) else ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
