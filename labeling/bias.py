@@ -17,8 +17,9 @@ caring about:
 A preference for longer answers is not a bias by itself, longer ones may be better: compare people with each other and the judge
 with the people. Flags are sentences for a person to look into, never a reason to throw labels away.
 
-*Flags* need p < 0.05. Over annotators p is Holm-adjusted within each measure, so that among any number of fair annotators one
-measure raises a false alarm in at most 5 % of projects. Intervals are plain 95 % ones.
+*Flags* need p < 0.05 and an interval that leaves out the value that is tested (`bias_card.stands_out`). Over annotators p is
+Holm-adjusted within each measure, so that among any number of fair annotators one measure raises a false alarm in at most 5 % of
+projects. Intervals are plain 95 % ones.
 
 *Rows*: current labels of pairwise impressions of kind normal or gold. Leave swapped repeats out of the columns (their sides cancel
 by design) and give them as `Repeats`.
@@ -48,20 +49,22 @@ from labeling.bias_card import (
     LabelColumns,
     Repeats,
     Seconds,
+    stands_out,
 )
-from labeling.intervals import ALPHA, Share, above_p, below_p, coin_p, holm, n_for_share, wilson
+from labeling.intervals import Share, above_p, below_p, coin_p, holm, n_for_share, wilson
 from labeling.looks import Looks, by_annotator, looks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+FAIR = 0.5
 TWO_PEOPLE_DISAGREE = 0.343  # AlpacaFarm: one person against the majority of the others agrees on 65.7 %
 GOLD_FLOOR = 0.8  # known items are near-certain by design; certainly below this is worth a look (our convention)
 
-N_LEFT = n_for_share(0.5, 0.6)
-N_LEFT_PROJECT = n_for_share(0.5, 0.55)
-N_FLIPS = n_for_share(TWO_PEOPLE_DISAGREE, 0.5, two_sided=False)
-N_GOLD = n_for_share(GOLD_FLOOR, 0.6, two_sided=False)
+N_LEFT = n_for_share(FAIR, 0.6)
+N_LEFT_PROJECT = n_for_share(FAIR, 0.55)
+N_FLIPS = n_for_share(TWO_PEOPLE_DISAGREE, 0.5)
+N_GOLD = n_for_share(GOLD_FLOOR, 0.6)
 
 NO_LABELS = "no label chose a side yet"
 NO_REPEATS = "no pair was labelled twice and decided both times yet"
@@ -81,7 +84,7 @@ class _Measures(NamedTuple):
     gold: list[Share]
 
 
-def bias_report(labels: LabelColumns, repeats: Repeats | None = None, gold: Gold | None = None) -> BiasReport:
+def bias_report(labels: LabelColumns, repeats: Repeats | None = None, gold: Gold | None = None) -> BiasReport[BiasCard]:
     """The project's card and one for every annotator who appears in `labels`, `repeats` or `gold`, by code."""
     _check(labels, repeats, gold)
     everybody = np.concatenate(_people(labels, repeats, gold))
@@ -97,16 +100,18 @@ def _measures(labels: LabelColumns, counts: Ints, repeats: Repeats | None, gold:
     answered = chose + counts[:, TIE] + counts[:, BOTH_BAD]
     flips, twice = _flips(repeats, people)
     right, known = _gold(gold, people)
-    *left, project = _tested(counts[:, LEFT], chose, coin_p(counts[:, LEFT], chose), N_LEFT, "60 % on one side", NO_LABELS)
+    *left, project = _tested(counts[:, LEFT], chose, coin_p(counts[:, LEFT], chose), FAIR, N_LEFT, "60 % on one side", NO_LABELS)
     return _Measures(
         left=[*left, replace(project, n_needed=N_LEFT_PROJECT, effect="55 % on one side")],
         looks=_adjusted(looks(labels, people)),
         longer=_longer(labels, people),
         tie=_shares(counts[:, TIE], answered, NO_LABELS),
         both_bad=_shares(counts[:, BOTH_BAD], answered, NO_LABELS),
-        flips=_tested(flips, twice, above_p(flips, twice, TWO_PEOPLE_DISAGREE), N_FLIPS, "half of them", NO_REPEATS),
+        flips=_tested(
+            flips, twice, above_p(flips, twice, TWO_PEOPLE_DISAGREE), TWO_PEOPLE_DISAGREE, N_FLIPS, "half of them", NO_REPEATS
+        ),
         seconds=_seconds(labels, people),
-        gold=_tested(right, known, below_p(right, known, GOLD_FLOOR), N_GOLD, "60 % right", NO_GOLD),
+        gold=_tested(right, known, below_p(right, known, GOLD_FLOOR), GOLD_FLOOR, N_GOLD, "60 % right", NO_GOLD),
     )
 
 
@@ -211,11 +216,11 @@ def _shares(k: Ints, n: Ints, nothing: str) -> list[Share]:
     return [Share(some / every, low, high, every) if every else Share(None, note=nothing) for some, every, low, high in bounds]
 
 
-def _tested(k: Ints, n: Ints, p: Floats, n_needed: int, effect: str, nothing: str) -> list[Share]:
-    """Shares with their p, Holm-adjusted over the annotators (all rows but the last)."""
+def _tested(k: Ints, n: Ints, p: Floats, against: float, n_needed: int, effect: str, nothing: str) -> list[Share]:
+    """Shares with their p of the test against a share, Holm-adjusted over the annotators (all rows but the last)."""
     raw = np.where(n > 0, p, np.nan)
     adjusted = np.r_[holm(raw[:-1]), raw[-1]]
-    found = [replace(share, n_needed=n_needed, effect=effect) for share in _shares(k, n, nothing)]
+    found = [replace(share, against=against, n_needed=n_needed, effect=effect) for share in _shares(k, n, nothing)]
     return [
         replace(share, p=float(raw[i]), p_adjusted=float(adjusted[i])) if share.value is not None else share
         for i, share in enumerate(found)
@@ -237,9 +242,9 @@ def _holm(effects: tuple[Effect, ...]) -> list[Effect]:
 
 def _flags_of_sides(card: BiasCard) -> list[str]:
     flags = []
-    if _stands_out(card.left):
+    if stands_out(card.left):
         flags.append(f"Chose the left answer in {_interval(card.left)} labels that chose a side; sides are drawn by lot: 50 %.")
-    if _stands_out(card.flips):
+    if stands_out(card.flips):
         flags.append(
             f"Changed to the other answer in {_interval(card.flips)} pairs seen again with sides swapped; "
             f"two different people disagree on {_percent(TWO_PEOPLE_DISAGREE)}."
@@ -254,21 +259,17 @@ def flags_of_looks(card: BiasCard, project: BiasCard | None) -> list[str]:
 
 def _flags_of_looks(card: BiasCard, project: Looks | None) -> list[str]:
     flags = []
-    if _stands_out(card.length):
+    if stands_out(card.length):
         flags.append(_looks_flag("longer answers", card.length, project and project.length))
-    if _stands_out(card.markdown):
+    if stands_out(card.markdown):
         flags.append(_looks_flag("more Markdown", card.markdown, project and project.markdown))
     return flags
 
 
 def flags_of_gold(card: BiasCard) -> list[str]:
-    if not _stands_out(card.gold):
+    if not stands_out(card.gold):
         return []
     return [f"Right on {_interval(card.gold)} known items; at least {_percent(GOLD_FLOOR)} is expected."]
-
-
-def _stands_out(measure: Share | Effect) -> bool:
-    return measure.p_adjusted is not None and measure.p_adjusted < ALPHA
 
 
 def _looks_flag(name: str, effect: Effect, project: Effect | None) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labeling.bias import bias_report, flags_of_gold, flags_of_looks
-from labeling.bias_card import LEFT, RIGHT, SKIP, BiasCard, Effect, Gold, LabelColumns, Repeats, Seconds
+from labeling.bias_card import LEFT, RIGHT, SKIP, BiasCard, BiasReport, Effect, Gold, LabelColumns, Repeats, Seconds
 from labeling.intervals import Share
 from labeling.looks import MIN_DECISIVE, SAME_LENGTH, SAME_MARKDOWN, TOO_FEW
 
@@ -63,13 +63,7 @@ class BinaryCard:
     flags: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class BinaryReport:
-    project: BinaryCard
-    annotators: tuple[BinaryCard, ...]
-
-
-def binary_report(called: Called, repeats: Repeats | None = None, gold: Gold | None = None) -> BinaryReport:
+def binary_report(called: Called, repeats: Repeats | None = None, gold: Gold | None = None) -> BiasReport[BinaryCard]:
     """`repeats`: 1 good, 0 bad, before and after."""
     told = called.good >= 0
     columns = LabelColumns(
@@ -83,7 +77,7 @@ def binary_report(called: Called, repeats: Repeats | None = None, gold: Gold | N
         dwell_ms=called.dwell_ms,
     )
     found = bias_report(columns, repeats, gold)
-    return BinaryReport(_card(found.project, None), tuple(_card(card, found.project) for card in found.annotators))
+    return BiasReport(_card(found.project, None), tuple(_card(card, found.project) for card in found.annotators))
 
 
 def _typical(of: Ints, told: NDArray[np.bool_]) -> Ints:
@@ -107,7 +101,7 @@ def _card(card: BiasCard, project: BiasCard | None) -> BinaryCard:
 
 def _plain(of: Share, nothing: str) -> Share:
     """Without the tests: how many answers are good nobody knows, and that one in three pairs is disputed says nothing of these."""
-    return replace(of, p=None, p_adjusted=None, n_needed=None, effect="", note=nothing if of.value is None else "")
+    return replace(of, p=None, p_adjusted=None, against=None, n_needed=None, effect="", note=nothing if of.value is None else "")
 
 
 def _in_words(of: Effect) -> Effect:

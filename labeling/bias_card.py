@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labeling.intervals import Share, n_for_slope
+from labeling.intervals import ALPHA, Share, n_for_slope
 
+Card = TypeVar("Card")  # BiasCard, or BinaryCard of labeling.bias_binary
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -66,6 +67,7 @@ class Effect:
     n_needed: int = N_SLOPE
     effect: str = f"{SLOPE} log-odds for a typical difference"
     note: str = ""
+    against: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,14 @@ class BiasCard:
 
 
 @dataclass(frozen=True)
-class BiasReport:
-    project: BiasCard
-    annotators: tuple[BiasCard, ...]
+class BiasReport(Generic[Card]):
+    project: Card
+    annotators: tuple[Card, ...]
+
+
+def stands_out(of: Share | Effect) -> bool:
+    """Whether this may be called a finding: p, adjusted, is below 0.05, and the interval shown with it leaves out what it is held
+    against. Some tests are one-sided: without the second half they would find what their own interval still allows."""
+    if of.p_adjusted is None or of.low is None or of.high is None or of.against is None:
+        return False
+    return of.p_adjusted < ALPHA and not of.low <= of.against <= of.high

@@ -32,8 +32,8 @@ LEVEL = 0.95
 class Share:
     """A share in [0, 1] of `n` cases with its 95 % interval; None and a `note` in words where there is nothing to measure.
 
-    `p`: of the test this share is used for, None where there is none. `p_adjusted`: after Holm over all annotators.
-    `n_needed`: cases needed to see the effect described in `effect`.
+    `p`: of the test this share is used for, None where there is none. `p_adjusted`: after Holm over all annotators. `against`: the
+    share it is held against. `n_needed`: cases needed to see the effect described in `effect`.
     """
 
     value: float | None
@@ -45,6 +45,7 @@ class Share:
     n_needed: int | None = None
     effect: str = ""
     note: str = ""
+    against: float | None = None
 
 
 def wilson(k: ArrayLike, n: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ from data.database import Database
 from data.records import Flag, Project, ProjectSettings
 from labeling.agreement import Agreement, agreement
 from labeling.bias import bias_report
-from labeling.bias_binary import BinaryReport, Called, binary_report
-from labeling.bias_card import SKIP, BiasReport, Gold, LabelColumns, Repeats, Seconds
+from labeling.bias_binary import BinaryCard, Called, binary_report
+from labeling.bias_card import SKIP, BiasCard, BiasReport, Card, Gold, LabelColumns, Repeats, Seconds
 from labeling.intervals import Share, wilson
 from labeling.label_data import FLAGS, GOLD, GOOD, IMPORTED, NORMAL, Labels, Read, Styles, Votes, checks, echoes, load, votes
 from labeling.label_table import LabelTable, decisive, first_labels
@@ -80,14 +80,9 @@ class AgreementReport:
     early: Agreement | None
 
 
-class Cards(NamedTuple):
+class Cards(NamedTuple, Generic[Card]):
     people: tuple[str, ...]
-    report: BiasReport
-
-
-class BinaryCards(NamedTuple):
-    people: tuple[str, ...]
-    report: BinaryReport
+    report: BiasReport[Card]
 
 
 # --- overview ---------------------------------------------------------------------------------------------------------------
@@ -265,7 +260,7 @@ def agreement_of(project: Project, table: LabelTable) -> AgreementReport:
     return AgreementReport(four, two, agreement(first_labels(table, 2), with_pairs=False) if project.settings.adaptive else None)
 
 
-def cards(db: Database, project: Project, labels: Labels, styles: Styles) -> Cards:
+def cards(db: Database, project: Project, labels: Labels, styles: Styles) -> Cards[BiasCard]:
     """Normal and gold labels of people here: what was imported has no sides drawn by lot."""
     shown = labels.only(np.flatnonzero((labels.kind == NORMAL) | (labels.kind == GOLD)))
     left, right = styles.of(project.project_id, shown.left), styles.of(project.project_id, shown.right)
@@ -277,7 +272,7 @@ def cards(db: Database, project: Project, labels: Labels, styles: Styles) -> Car
     return Cards(labels.people, bias_report(columns, Repeats(*echo), Gold(*check)))
 
 
-def binary_cards(db: Database, project: Project, labels: Labels, styles: Styles) -> BinaryCards:
+def binary_cards(db: Database, project: Project, labels: Labels, styles: Styles) -> Cards[BinaryCard]:
     """The same where answers are shown one at a time."""
     shown = labels.only(np.flatnonzero((labels.kind == NORMAL) | (labels.kind == GOLD)))
     style = styles.of(project.project_id, shown.left)
@@ -286,7 +281,7 @@ def binary_cards(db: Database, project: Project, labels: Labels, styles: Styles)
     called = Called(shown.annotator, item, good, style.length, style.markdown, shown.dwell_ms)
     check, echo = checks(db, project.project_id, labels), echoes(labels)
     again = Repeats(echo.annotator, (echo.before == GOOD).astype(np.int64), (echo.after == GOOD).astype(np.int64))
-    return BinaryCards(labels.people, binary_report(called, again, Gold(*check)))
+    return Cards(labels.people, binary_report(called, again, Gold(*check)))
 
 
 # --- kept -------------------------------------------------------------------------------------------------------------------
@@ -325,12 +320,12 @@ class Reports:
     def agreement(self, project: Project) -> AgreementReport:
         return self._get(project, "agreement", lambda: agreement_of(project, self._votes(project).table))
 
-    def cards(self, project: Project) -> Cards:
-        """BiasReport of a pairwise project."""
+    def cards(self, project: Project) -> Cards[BiasCard]:
+        """Of a pairwise project."""
         return self._get(project, "cards", lambda: cards(self._db, project, self.labels(project), self._styles))
 
-    def binary_cards(self, project: Project) -> BinaryCards:
-        """BinaryReport of a binary project."""
+    def binary_cards(self, project: Project) -> Cards[BinaryCard]:
+        """Of a binary project."""
         return self._get(project, "binary", lambda: binary_cards(self._db, project, self.labels(project), self._styles))
 
     def forget(self, project_id: str) -> None:

@@ -14,7 +14,7 @@ from data import people
 from data.pseudonyms import Pseudonyms
 from data.records import Project
 from labeling.label_report import Reports
-from studio import quality_agreement, quality_bias, quality_binary, quality_overview
+from studio import quality_agreement, quality_bias, quality_overview
 from studio.context import Studio
 from studio.flagged_tab import FlaggedTab
 from studio.frame import PRIVATE, Top, block, guarded, heading, query
@@ -109,8 +109,8 @@ class QualityPage:
             )
         if tab == "bias":
             if project.task == "binary":
-                return quality_binary.bias(self._reports.binary_cards(project), names)
-            return quality_bias.bias(self._reports.cards(project), names)
+                return quality_bias.of_singles(self._reports.binary_cards(project), names)
+            return quality_bias.of_pairs(self._reports.cards(project), names)
         return quality_overview.overview(self._reports.overview(project), project, names)
 
     def _names(self, project: Project) -> quality_overview.Names:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from labeling.bias_binary import BinaryCard
-from labeling.bias_card import BiasCard, Effect, Seconds
+from typing import NamedTuple
+
+from labeling.bias_card import Effect, Seconds, stands_out
 from labeling.coefficients import Coefficient
-from labeling.intervals import ALPHA, Share
+from labeling.intervals import Share
 from studio.render import percent, percents
 
 FLAG_NAMES = {
@@ -87,38 +88,23 @@ def _c(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def stands_out(measure: Share | Effect) -> bool:
-    return measure.p_adjusted is not None and measure.p_adjusted < ALPHA
+class Told(NamedTuple):
+    """What a measure says when it is above what it is held against, below it, and neither."""
+
+    above: str
+    below: str
+    neither: str
 
 
-def verdict(measure: Share | Effect, above: str, below: str, nothing: str, half: float) -> str:
-    """What a measure says: `above` or `below` `half`, `nothing`, or that there are too few labels to say it."""
-    if measure.value is None:
+def verdict(measure: Share | Effect, told: Told | None) -> str:
+    """What a measure says, or that there are too few labels to say it; '' where nothing is said of it."""
+    if told is None:
+        return ""
+    if measure.value is None or measure.against is None:
         return measure.note or "not measured"
     if stands_out(measure):
-        return above if measure.value > half else below
+        return told.above if measure.value > measure.against else told.below
     needed = measure.n_needed
     if needed and measure.n < needed:
         return f"too few to tell: {measure.n:,} of about {needed:,}"
-    return nothing
-
-
-def binary_verdicts(card: BinaryCard) -> dict[str, str]:
-    """By the field of the card."""
-    return {
-        "length": verdict(card.length, "calls longer answers good", "calls shorter answers good", "length hardly matters", 0.0),
-        "markdown": verdict(card.markdown, "calls more Markdown good", "calls less Markdown good", "Markdown hardly matters", 0.0),
-        "gold": verdict(card.gold, "", "often wrong on known items", "right on known items", 1.0),
-    }
-
-
-def verdicts(card: BiasCard) -> dict[str, str]:
-    """By the field of the card."""
-    return {
-        "left": verdict(card.left, "leans to the left", "leans to the right", "no lean", 0.5),
-        "side": verdict(card.side, "leans to the left at equal looks", "leans to the right at equal looks", "no lean", 0.0),
-        "length": verdict(card.length, "favours longer answers", "avoids longer answers", "length hardly matters", 0.0),
-        "markdown": verdict(card.markdown, "favours more Markdown", "avoids Markdown", "Markdown hardly matters", 0.0),
-        "flips": verdict(card.flips, "answers change with the side", "", "no more than two people differ", 0.0),
-        "gold": verdict(card.gold, "", "often wrong on known items", "right on known items", 1.0),
-    }
+    return told.neither
