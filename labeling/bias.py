@@ -243,7 +243,7 @@ def _holm(effects: tuple[Effect, ...]) -> list[Effect]:
 def _flags_of_sides(card: BiasCard) -> list[str]:
     flags = []
     if stands_out(card.left):
-        flags.append(f"Chose the left answer in {_interval(card.left)} labels that chose a side; sides are drawn by lot: 50 %.")
+        flags.append(f"Chose A (left) in {_interval(card.left)} labels that chose a side; sides are drawn by lot: 50 %.")
     if stands_out(card.flips):
         flags.append(
             f"Changed to the other answer in {_interval(card.flips)} pairs seen again with sides swapped; "

@@ -186,7 +186,7 @@ class FlaggedTab:
         names = people.names(self._studio.db)
         texts = prompt_texts(self._studio, [each.prompt_id for each in found])
         columns = [
-            Column("Prompt", "clip"), Column("Said", "tight"), Column("Flags"), Column("Annotator", "tight"),
+            Column("Prompt", "clip"), Column("Said", "tight"), Column("Flags"), Column("Annotator", "tight", wide=True),
             Column("Seconds", "num", wide=True), Column("When", "num", wide=True),
         ]  # fmt: skip
         rows = [
@@ -205,8 +205,8 @@ class FlaggedTab:
 
     def _pair(self, each: Listed, names: dict[str, str]) -> Html:
         chosen = {"a": each.left, "b": each.right, "good": each.left}.get(each.preference, "")
-        sides = [(each.left, "Left" if each.right else "The answer", ""), (each.right, "Right", "")]
-        shown = [(c, title, "chosen" if c and c == chosen else "") for c, title, _ in sides]
+        sides = [(each.left, "A (left)" if each.right else "The answer"), (each.right, "B (right)")]
+        shown = [(c, title, "chosen" if c and c == chosen else "") for c, title in sides]
         told = [f"Note: {each.note}"] if each.note else []
         if each.reason:
             told.append(f"Left out by {names.get(each.actor) or each.actor}: {each.reason}")

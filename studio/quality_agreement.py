@@ -81,7 +81,7 @@ def _coefficients(four: Agreement, two: Agreement | None) -> Html:
         ("Gwet's AC1", "ac1", "steady when one answer dominates"),
     ]
     columns = [Column("Coefficient"), Column("All answers" if two else "Good or bad", "num")]
-    columns += [Column("Only left or right", "num")] if two else []
+    columns += [Column("Only A or B", "num")] if two else []
     columns += [Column("Items", "num"), Column("What it is", wide=True)]
     rows, raw = [], []
     for name, field, says in shown:

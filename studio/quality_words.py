@@ -29,8 +29,8 @@ OUTCOME_NAMES = {
     "bad": "bad",
 }
 PREFERENCE_NAMES = {
-    "a": "left",
-    "b": "right",
+    "a": "A (left)",
+    "b": "B (right)",
     "tie": "equally good",
     "both_bad": "both bad",
     "skip": "skipped",

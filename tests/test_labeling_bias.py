@@ -74,7 +74,7 @@ def test_always_left() -> None:
     assert clicker.left.low is not None
     assert clicker.left.low > 0.98
     assert [flag.split(" ")[0] for flag in clicker.flags] == ["Chose", "Changed"]
-    assert clicker.flags[0].startswith("Chose the left answer in 100 % (98 % to 100 %) of 200 labels")
+    assert clicker.flags[0].startswith("Chose A (left) in 100 % (98 % to 100 %) of 200 labels")
 
 
 def test_length_bias_is_found_with_the_stated_power() -> None:
@@ -91,7 +91,7 @@ def test_a_leaning_to_one_side_is_found_with_the_stated_power() -> None:
     rng = np.random.default_rng(3)
     blank = shown(rng, N_LEFT)
     found = [card(replace(blank, preference=np.where(rng.random(N_LEFT) < 0.6, LEFT, RIGHT))) for _ in range(200)]
-    assert 0.7 <= np.mean([any(flag.startswith("Chose the left") for flag in c.flags) for c in found]) <= 0.87
+    assert 0.7 <= np.mean([any(flag.startswith("Chose A (left)") for flag in c.flags) for c in found]) <= 0.87
 
 
 def test_markdown_and_short_answers() -> None:

@@ -126,7 +126,7 @@ def test_agreement_has_an_interval_and_the_ceiling_beside_it(app: App, page: Any
 def test_the_one_who_takes_the_left_is_named(app: App, page: Any) -> None:
     visit(page, app, "bias")
     warned = page.locator("#quality-bias .st-note.warn").all_inner_texts()
-    assert any(text.startswith("Lefty: Chose the left answer") for text in warned)
+    assert any(text.startswith("Lefty: Chose A (left)") for text in warned)
     assert not any(text.startswith(("Ada", "Ben", "Cleo")) and "left" in text for text in warned)
     head, *rows = sheet(page, "Bias card of the project")
     measured = {row[0]: row for row in rows}
