@@ -124,7 +124,7 @@ def test_another_methods_word_does_not_stick_in_the_form(studio: Studio, viewer:
     shown = page.choose(Request(), "grpo", "demo-model", "", proposal, *which, *changed)  # type: ignore[arg-type]
     assert shown[at]["value"] in [word for _, word in shown[at]["choices"]]
     values = {knob.name: update.get("value") for knob, update in zip(page.form._knobs, shown[7:], strict=True)}
-    assert (values["tuning"], values["loss"]) == ("lora", "dapo")
+    assert (values["tuning"], values["loss"]) == ("full", "dapo"), "what both methods know stays"
     empty = page.form.show(RlooConfig(), "rloo", {}, [])
     assert {knob.name: update.get("value") for knob, update in zip(page.form._knobs, empty, strict=True)}["reward"] is None
     back = [None if knob.name == "reward" else value for knob, value in zip(page.form._knobs, knobs, strict=True)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import BadInput
-from training.config import DpoConfig, SftConfig
+from training.config import DpoConfig, RlooConfig, SftConfig
 from training.memory import Shape, estimate, shape_of
 
 LLAMA_2_7B = Shape(hidden=4096, layers=32, feed_forward=11008, vocabulary=32000, heads=32, kv_heads=32, head_dim=128, tied=False)
@@ -67,6 +67,14 @@ def test_a_real_folder_is_counted_to_the_last_weight_and_nf4_weighs_what_is_said
     quantized = load_base(ModelSpec("local", base=folder, quantize=True), for_training=True, dtype=torch.bfloat16)
     held = sum(p.numel() * p.element_size() for p in quantized.parameters())
     assert estimate(shape, "sft", SftConfig(tuning="qlora")).weights == pytest.approx(held, rel=0.1)
+
+
+def test_a_reference_beside_all_weights_is_counted_where_one_is_asked_for() -> None:
+    config = RlooConfig(tuning="full", checkpointing=True, beta=0.0)
+    alone = estimate(SMOLLM_135M, "rloo", config).total
+    assert estimate(SMOLLM_135M, "rloo", replace(config, beta=0.1)).total - alone == 4 * SMOLLM_135M.parameters
+    adapter = replace(config, tuning="lora")
+    assert estimate(SMOLLM_135M, "rloo", adapter) == estimate(SMOLLM_135M, "rloo", replace(adapter, beta=0.1))
 
 
 def test_all_weights_want_18_bytes_each_beside_their_activations() -> None:

@@ -134,6 +134,7 @@ MEASURED = {
         [*prompt_rows(8), *prompt_rows(3, "held_out")],
     ),
     "grpo": (GrpoConfig(**OF_ITS_OWN, beta=0.1, max_steps=5), [*prompt_rows(8), *prompt_rows(3, "held_out")]),
+    "grpo, all weights": (GrpoConfig(**OF_ITS_OWN | {"tuning": "full"}, beta=0.1, max_steps=3), prompt_rows(8)),
     "reward": (
         RewardConfig(batch_size=4, lora_rank=4, max_length=128, tuning="lora", precision="bf16", epochs=2.0),
         [*WORDY, *dpo_rows(5, "held_out")],
@@ -141,10 +142,10 @@ MEASURED = {
 }
 
 
-@pytest.mark.parametrize("method", ["rloo", pytest.param("grpo", marks=LIKE_RLOO), "reward"])
-def test_what_is_foretold_is_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+@pytest.mark.parametrize("case", [pytest.param(case, marks=LIKE_RLOO) if "grpo" in case else case for case in MEASURED])
+def test_what_is_foretold_is_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """Time in tokens through the models, which no load moves; memory in bytes that are held at once."""
-    config, rows = MEASURED[method]
+    (config, rows), method = MEASURED[case], case.split(",")[0]
     with counting_tokens() as clock, monkeypatch.context() as patch:
         patch.setattr(probe, "time", clock)
         report = checked(tmp_path / "check", tiny_model.DEMO_MODEL, method, config, rows)

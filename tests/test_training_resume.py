@@ -47,6 +47,7 @@ ANSWERS = [*sft_rows(10), *sft_rows(4, "held_out")]
 LABELLED = [*kto_rows(5, 5), *kto_rows(2, 2, "held_out")]
 PROMPTS = [*prompt_rows(6), *prompt_rows(3, "held_out")]
 ANSWERS_OF_ITS_OWN = {"batch_size": 8, "num_generations": 4, "max_completion_length": 16, "max_length": 256}
+FULL_OF_ITS_OWN: dict[str, Any] = {**FEW, **ANSWERS_OF_ITS_OWN, "tuning": "full", "learning_rate": 1e-3}
 CLOCK = ("at", "tokens_per_second", "memory_gb", "step_time")
 AT, AFTER = "on_step_end", "on_epoch_end"  # where the stop comes: within a step, or just before an epoch's evaluation
 
@@ -73,10 +74,14 @@ CASES = {
     "simpo": Case(simpo, SimpoConfig(**FEW), PAIRS, 4, AT),
     "reward": Case(reward, RewardConfig(**FEW), PAIRS, 4, AT),
     "rloo": Case(rloo, RlooConfig(**{**FEW, **ANSWERS_OF_ITS_OWN}), PROMPTS, 4, AT, demo=True),
+    "rloo-full": Case(rloo, RlooConfig(**FULL_OF_ITS_OWN), PROMPTS, 4, AT, demo=True),
+    "grpo-full": Case(grpo, GrpoConfig(**FULL_OF_ITS_OWN, beta=0.1), PROMPTS, 5, AT, demo=True),
     "grpo": Case(grpo, GrpoConfig(**{**FEW, **ANSWERS_OF_ITS_OWN}, beta=0.1), PROMPTS, 5, AT, demo=True),
 }
 
-RARE = frozenset({"sft-full", "sft-trl", "dpo-trl", "kto-trl", "dpo-early", "orpo", "simpo", "reward", "rloo", "grpo"})
+RARE = frozenset(
+    {"sft-full", "sft-trl", "dpo-trl", "kto-trl", "dpo-early", "orpo", "simpo", "reward", "rloo", "grpo", "rloo-full", "grpo-full"}
+)
 SLOWER = pytest.mark.slow(reason="two runs each of what differs from its neighbours least")
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from data.engine import GenRequest, Message, ModelSpec
 from evals.judge_templates import is_demo_model
 from tests import tiny_model
-from tests.training_runs import adapter_weights, dpo_rows, events, kto_rows, make_run, sft_rows
-from training import dpo, kto, orpo, sft
-from training.config import DpoConfig, KtoConfig, OrpoConfig, SftConfig, from_json, read_args
+from tests.training_runs import adapter_weights, dpo_rows, events, kto_rows, make_run, prompt_rows, sft_rows
+from training import dpo, grpo, kto, orpo, rloo, sft
+from training.config import DpoConfig, GrpoConfig, KtoConfig, OrpoConfig, RlooConfig, SftConfig, from_json, read_args
 from training.engines import open_engine
 from training.local_engine import LocalEngine
 
@@ -138,6 +138,42 @@ def test_full_tuning_goes_on_from_an_adapter_and_an_adapter_from_it(tmp_path: Pa
     third = make_run(tmp_path / "orpo", second.path / "model", OrpoConfig(**lora), dpo_rows())
     orpo.main(third)
     assert all(w.abs().max() > 0 for name, w in adapter_weights(third).items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "over_adapter"),
+    [(rloo, RlooConfig, True), pytest.param(grpo, GrpoConfig, False, marks=pytest.mark.slow(reason="as RLOO, but for the loss"))],
+    ids=["rloo over an adapter", "grpo"],
+)
+def test_all_weights_learn_from_rewards_and_are_held_against_their_start(
+    tmp_path: Path, module: Any, kind: Any, over_adapter: bool
+) -> None:
+    """The reference is the base with its parent in it, and stays where it was; what is left is a model that answers."""
+    parent = ""
+    if over_adapter:
+        lora = SftConfig(max_steps=3, batch_size=8, lora_rank=4, tuning="lora", learning_rate=0.01)
+        before = make_run(tmp_path / "sft", tiny_model.DEMO_MODEL, lora, sft_rows())
+        sft.main(before)
+        parent = str(before.path / "adapter")
+    config = kind(
+        max_steps=2, batch_size=8, num_generations=4, max_completion_length=12, tuning="full", learning_rate=1e-3, warmup_share=0.0,
+        beta=0.1,
+    )  # fmt: skip
+    run = make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, prompt_rows(4), parent)
+    assert module.main(run)["model"] == "model"
+    steps = [event for event in events(run, "metrics") if "loss" in event]
+    assert steps[0]["kl"] == 0, "the reference is what training begins with"
+    assert abs(steps[1]["kl"]) > 1e-4, "and does not move with it"
+    old, new = weights(tiny_model.DEMO_MODEL), weights(run.path / "model")
+    assert old.keys() == new.keys()
+    assert all(new[name].dtype == old[name].dtype for name in old)
+    assert all(not torch.equal(old[name], new[name]) for name in old if old[name].dim() > 1), "of a norm two steps may round away"
+    assert not (run.path / "adapter").exists()
+    reply = next(
+        iter(LocalEngine(ModelSpec("local", str(run.path / "model"))).generate([GenRequest((Message("user", "Say sun"),), 8)]))
+    )
+    assert reply.text
+    assert "AutoModelForCausalLM" in (run.path / "model" / "README.md").read_text()
 
 
 def test_a_small_rate_is_not_rounded_away(tmp_path: Path) -> None:

@@ -190,7 +190,6 @@ class RewardConfig(TrainConfig):
 class SamplingConfig(TrainConfig):
     """What the methods have in common that learn from a reward on the model's own answers."""
 
-    tuning: str = knob("lora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
     reward: str = knob(next(iter(CHECKERS)), "Rules that check an answer, or one of your reward models.", "basic")
     batch_size: int = knob(
         64, "Answers a step on one device, a multiple of the answers to a prompt.", "basic", min=2, max=4096, step=1

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from data.checkers import CHECKERS, Checker, checker
@@ -27,6 +28,7 @@ from training.callbacks import StoppedEvaluating
 from training.chat import TEMPLATE_KWARGS
 from training.config import MOST_HELD_OUT, SamplingConfig
 from training.loop import Job
+from training.ranks import sharding
 from training.reward_model import RewardModel
 from training.rows import NO_ADAPTER, Row, Rows, excerpt
 
@@ -127,9 +129,22 @@ def sampling_trainer(kind: Any, job: Job, args: Any, grade: Grader) -> Any:
     rows = Rows(whole_batches(job.rows.train, args.generation_batch_size // args.num_generations, args.seed), job.rows.held_out)
     trainer = trl_trainer(kind, job, args, rows, reward_funcs=grade)
     trainer.generation_config.eos_token_id = trainer.eos_token_ids = sorted(job.start.ends)
+    _refer_to_start(trainer, job)
     if trainer.accelerator.num_processes > 1:  # one that stopped by itself would leave the others waiting: they stop between steps
         return trainer
-    base = trainer.model.get_base_model()
+    base = trainer.model.get_base_model() if isinstance(trainer.model, PeftModel) else trainer.model
     sample, stop = base.generate, StoppingCriteriaList([_Stop(job.run, trainer)])
     base.generate = lambda *given, **named: sample(*given, stopping_criteria=stop, **named)
     return trainer
+
+
+def _refer_to_start(trainer: Any, job: Job) -> None:
+    """Where all weights are trained, TRL reads its reference from the base's folder: it gets the weights that training begins with,
+    a parent adapter that was merged into them among them."""
+    if trainer.ref_model is None:  # an adapter is switched off instead, and without beta nothing is compared
+        return
+    if not sharding():
+        trainer.ref_model.load_state_dict(job.start.model.state_dict())
+    elif job.run.config()["args"]["model"].get("adapter"):
+        raise RunError("Begun from an adapter, this method trains all weights in whole copies (DDP) only; merge the adapter first.")
+    trainer.ref_model.requires_grad_(False)

@@ -23,7 +23,7 @@ from training.config import Method, SamplingConfig, TrainConfig
 from training.methods import METHOD_FACTS
 
 _NF4_BYTES = 4.127 / 8
-_BF16 = 2
+_BF16, _FP32 = 2, 4
 _TRAINED = 16  # fp32 weight, gradient and two moments
 _PER_TOKEN = 34
 _PER_TOKEN_RECOMPUTED = 2
@@ -133,6 +133,8 @@ def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0,
     per_token = _PER_TOKEN_ADAPTED if METHOD_FACTS[method].by_trl and config.tuning != "full" else _PER_TOKEN
     kept = rows * length * shape.hidden * shape.layers * (_PER_TOKEN_RECOMPUTED if config.checkpointing else per_token)
     working = rows * length * shape.hidden * per_token + _head(shape, method, rows * length)
+    if METHOD_FACTS[method].samples and config.tuning == "full" and getattr(config, "beta", 0.0) > 0:
+        weights += shape.parameters * _FP32  # the model before the run, to compare with
     if grader:
         weights += grader.parameters * _BF16
     return MemoryEstimate(round(weights), trained * _TRAINED, max(kept + working, sampled))
