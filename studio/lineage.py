@@ -119,7 +119,9 @@ def _data(node: Node) -> str:
     sha = str((node.run.config.get("data") or {}).get("sha256", ""))[:8]
     said = f"Learned from {rows}" + (f" (snapshot {sha})" if sha else "")
     if METHOD_FACTS[method_named(node.run.kind)].samples:
-        return f"{figures(said)}, its own answers to them graded by {esc(graded_by(node.run))}."
+        grader = graded_by(node.run)
+        inside = f"the {grader[4:]}" if grader.startswith("The ") else grader  # a title, within a sentence
+        return f"{figures(said)}, its own answers to them graded by {esc(inside)}."
     return f"{figures(said)}{_agreement(node.snapshot)}."
 
 

@@ -115,6 +115,9 @@ def test_only_what_people_labelled_tells_of_people(studio: Studio, project: Proj
     drawn = _plain(draw([replace(base, children=(graded,))]))
     assert "prompts (snapshot " in drawn
     assert "), its own answers to them graded by Reward &lt;b&gt; model.</p>" in drawn
+    args = node.run.config["args"] | {"train": {"reward": "demo_world"}}
+    graded = replace(node, run=replace(node.run, kind="grpo", config=node.run.config | {"args": args}))
+    assert "graded by the demo world&#x27;s rules." in draw([replace(base, children=(graded,))])
     for said in (simulated, drawn):
         assert "one person" not in said
         assert "agree" not in said
