@@ -12,9 +12,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data import import_folder, models, projects
 from data.database import Database
@@ -52,6 +52,7 @@ LINE = (
     f"You are a visitor: this project is yours alone, has limits ({MAX_PROMPTS} prompts, one run at a time, the demo model) "
     "and is removed after a day."
 )
+FULL = "There are too many visitors right now; come back in a few hours, or run the studio on your own machine."
 log = logging.getLogger("studio.visitors")
 
 
@@ -86,33 +87,39 @@ class Visitors:
         with self._lock:
             found = projects.visible(self._db, owner)
             if not found:
+                away = self._who_makes_room()  # first, so that nobody uses up their share while it is full
                 self._arrivals.admit(address)
-                self._make_room()
+                self._send_off(away)
                 found = [demo_project.create(self._db, owner, SHIPPED_WITHOUT_CANDIDATES)]
             self._arrivals.seen(owner)
             return found[0]
 
-    def _make_room(self) -> None:
-        """With every place taken, whoever has been away longest and has labelled nothing goes; what is labelled stays its day."""
+    def _who_makes_room(self) -> list[dict[str, Any]]:
+        """With every place taken, whoever has labelled nothing and been away for a while, the longest first; what is labelled stays
+        its day. None while there is room; LimitReached when there is none to be made."""
         if self._db.value("select count(*) from projects where owner != ''") < MAX_VISITORS:
-            return
+            return []
         sql = """select project_id, owner from projects p where owner != ''
                  and not exists (select 1 from label_events l where l.project_id = p.project_id)
                  and not exists (select 1 from runs r where r.project_id = p.project_id and r.status in ('queued', 'running'))
                  order by created_at"""
-        away = [(self._arrivals.last(row["owner"]), row) for row in self._db.rows(sql)]
-        for last, row in sorted(away, key=lambda one: one[0]):
-            if time.monotonic() - last < IDLE_S:
-                break
+        last, latest = self._arrivals.last, time.monotonic() - IDLE_S
+        away = sorted((row for row in self._db.rows(sql) if last(row["owner"]) <= latest), key=lambda row: last(row["owner"]))
+        if not away:
+            raise LimitReached(FULL)
+        return away
+
+    def _send_off(self, away: Sequence[Mapping[str, Any]]) -> None:
+        """The first of them that can go."""
+        for row in away:
             try:
                 self._remove(row["project_id"], row["owner"])
                 self._sent_off += 1
                 return
             except StudioError as error:
                 log.info("a visitor's project stays for now: %s", error)
-        raise LimitReached(
-            "There are too many visitors right now; come back in a few hours, or run the studio on your own machine."
-        )
+        if away:
+            raise LimitReached(FULL)
 
     # --- limits ---
 
