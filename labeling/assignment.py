@@ -8,6 +8,9 @@ An impression is served again, same sides, until its annotator labels it or othe
 back what was on the screen. A lease (120 s, renewed by the page's heartbeat) keeps a place in the item's overlap meanwhile.
 Nobody holds more leases than the remaining items divided by the people at work, so that the last ones are shared. A label on an
 expired lease is kept all the same, and marked `extra` when the item had enough without it.
+
+Renewals are kept in memory alone. So after a start whatever was on a screen is held for its annotator once more, until one lease
+has passed since the start: a page that is still there has renewed it by then.
 """
 
 from __future__ import annotations
@@ -96,6 +99,7 @@ class Assignment:
         self._db = db
         self.lease_seconds = lease_seconds
         self._clock = clock
+        self._started = clock()
         self._rng = rng or random.Random()
         self._projects: dict[str, ProjectMemory] = {}
         self._stale: set[str] = set()  # to be read again from the tables
@@ -256,6 +260,8 @@ class Assignment:
                 raise
             if (before := self._projects.get(project_id)) is not None:
                 fresh.adopt(before)
+            else:
+                fresh.revive(self._started + self.lease_seconds)
             self._projects[project_id] = fresh
             self._catch_up()
         return self._projects[project_id]

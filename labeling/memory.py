@@ -84,6 +84,16 @@ class ProjectMemory:
             self.tracks[annotator_id].asked_at = track.asked_at
         self.pending = before.pending
 
+    def revive(self, until: float) -> None:
+        """After a start: what people had on their screens is leased to them until then, what came later for its own term. Where
+        several had an item on theirs, those who got it last come first: whoever had it before had let it go."""
+        waiting = [shown for track in self.tracks.values() for shown in track.shown.values() if shown.impression.kind in COUNTED]
+        for item_id, annotator_id, _ in self.pool.leases():
+            self.pool.release(item_id, annotator_id)
+        for impression, item_id in sorted(waiting, key=lambda shown: shown.impression.served_at, reverse=True):
+            if self.pool.open_for(item_id, impression.annotator_id):
+                self.pool.lease(item_id, impression.annotator_id, max(until, impression.lease_expires_at.timestamp()))
+
     # --- from commits ------------------------------------------------------------------------------------------------
 
     def take(self, db: Database, change: Change) -> None:
