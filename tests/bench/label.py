@@ -113,7 +113,7 @@ def end_run(home: Path, run_id: str) -> None:
 
 
 def measure_paint(folder: Path) -> list[Row]:
-    """Key to next pair painted, and one annotator's labels acknowledged."""
+    """Key to next pair painted, and one annotator's labels acknowledged; then very long answers, with nothing beside."""
     home = folder / "workspace"
     run_id = start_training(home)
     db = Database(Settings(home=home))
@@ -126,7 +126,12 @@ def measure_paint(folder: Path) -> list[Row]:
         for delay in (0, 80):
             rows += label_paint.rows(label_paint.measure_key_to_paint(url, delay, VOTES), ", while a run trains")
         alone = label_http.acknowledged(url, [""], 0.05, ALONE)
-    return [*rows, no_more("label acknowledged, 1 annotator, while a run trains, p95", alone.p95, 50, "ms")]
+    rows.append(no_more("label acknowledged, 1 annotator, while a run trains, p95", alone.p95, 50, "ms"))
+    long = folder / "long"
+    label_paint.seed(long, VOTES + label_paint.WARM_UP + 40, label_paint.LONG)
+    with app(long, "") as url:
+        rows += label_paint.rows(label_paint.measure_key_to_paint(url, 0, VOTES), label_paint.LONG_ANSWERS)
+    return rows
 
 
 def measure_http(folder: Path) -> list[Row]:

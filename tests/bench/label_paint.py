@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.bench.label_paint [--votes 200] [--port 7989]
 
-`make bench-label` calls `measure_key_to_paint` while a run trains; alone, this seeds a workspace, serves the page and prints
-both round trips, and the same for answers of 50,000 characters.
+`make bench-label` calls `measure_key_to_paint` while a run trains, and for answers of 50,000 characters with nothing beside; alone,
+this seeds a workspace, serves the page and prints both round trips, and the same for the long answers.
 
 A key's time is the browser's own time stamp of the press. Painted is when a message that was posted in the animation frame
 after the next item was put into the document arrives: the frame has been produced then. `starved` counts presses after which
@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOOK_MS = 130  # the page takes no key for a pair that nobody can have read
 WARM_UP = 10
 MEDIAN_MS, P95_MS = 20, 50  # the bars
+LONG, LONG_ANSWERS = 50_000, ", answers of 50,000 characters"
 
 # Every press and every item put into the document, with the time at which the item was on the screen.
 WATCH = """() => {
@@ -119,10 +120,8 @@ def rows(measured: dict[str, float], what: str = "") -> list[Row]:
     ]
 
 
-# --- alone ----------------------------------------------------------------------------------------------------------------
-
-
-def _seed(home: Path, pairs: int, characters: int) -> None:
+def seed(home: Path, pairs: int, characters: int) -> None:
+    """A workspace whose open project has that many pairs, of answers at least that long."""
     from data import completions, people, projects, prompts
     from data.database import Database
     from data.engine import Message
@@ -141,6 +140,9 @@ def _seed(home: Path, pairs: int, characters: int) -> None:
     people.ensure(db, "local", "You", "local")
     people.set_open_project(db, "local", project.project_id)
     db.close()
+
+
+# --- alone ----------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -171,10 +173,10 @@ def main() -> int:
     args = parser.parse_args()
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for what, characters, delays in (("", 0, (0, 80)), (", 50,000 characters each", 50_000, (0,))):
+        for what, characters, delays in (("", 0, (0, 80)), (LONG_ANSWERS, LONG, (0,))):
             home = Path(folder) / f"{characters}" / "workspace"
             home.parent.mkdir()
-            _seed(home, (args.votes + WARM_UP) * len(delays) + 40, characters)
+            seed(home, (args.votes + WARM_UP) * len(delays) + 40, characters)
             with _served(home, args.port) as url:
                 for delay in delays:
                     found += rows(measure_key_to_paint(url, delay, args.votes), what)
