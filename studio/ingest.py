@@ -69,7 +69,7 @@ def mend_model_paths(db: Database, settings: Settings) -> None:
     specs = {row["model_id"]: json.loads(row["spec"]) for row in rows}
     moved = {}
     for row in (row for row in rows if row["run_id"]):
-        part, name = ("base", "model") if row["kind"] == "base" else ("adapter", "adapter")
+        part, name = ("adapter", "adapter") if specs[row["model_id"]].get("adapter") else ("base", "model")
         here = settings.runs_dir / row["run_id"] / name
         if here.is_dir():
             moved[specs[row["model_id"]].get(part)] = str(here)
@@ -80,15 +80,15 @@ def mend_model_paths(db: Database, settings: Settings) -> None:
 
 
 def _model(db: Database, run: Run, folder: Path) -> dict[str, Any]:
-    """What was trained as a model to choose: an adapter or a reward model over the base it began with, or a base of its own."""
+    """What was trained as a model to choose: over the base it began with or whole, then as a base or a reward model of its own."""
     args = run.config.get("args", {})
     parent = ModelSpec.from_json(args["model"])
-    kind: ModelKind
+    kind: ModelKind = METHOD_FACTS[method_named(run.kind)].makes if is_training(run.kind) else "base"
     if (folder / "adapter" / "adapter_config.json").exists():
-        kind = METHOD_FACTS[method_named(run.kind)].makes
         spec = ModelSpec("local", parent.base, str(folder / "adapter"), parent.quantize)
     elif (folder / "model" / "config.json").exists():
-        kind, spec = "base", ModelSpec("local", str(folder / "model"))
+        kind = "base" if kind == "adapter" else kind
+        spec = ModelSpec("local", str(folder / "model"))
     else:
         return {}
     model = models.new(

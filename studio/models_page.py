@@ -300,7 +300,7 @@ class ModelsPage:
 
     def _where(self, m: Model, names: dict[str, str]) -> str:
         if models.is_trained(m):
-            on = "from" if m.kind == "base" else "on"
+            on = "on" if m.spec.get("adapter") else "from"
             return f"{on} {names.get(m.parent_model_id, 'a model that was removed')}{self._right(m)}"
         if m.spec.get("kind") == "endpoint":
             return f"{m.spec['base']} at {m.spec['url']}{_key_in_words(self._studio.keys.where(m))}"

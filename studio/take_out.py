@@ -78,7 +78,7 @@ class TakeOut:
         if run is None or not makes_models(run):
             return [gr.update(visible=False), *[gr.skip()] * (len(self.outputs) - 1)]
         adapter, local = bool(run.result.get("adapter")), not self._studio.settings.visitor
-        found = local and not adapter and find_converter() is not None
+        found = local and not adapter and run.kind != "reward" and find_converter() is not None
         return [
             gr.update(visible=True),
             gr.update(visible=is_training(run.kind)),
@@ -91,7 +91,7 @@ class TakeOut:
     def _says(self, run: Run, adapter: bool, found: bool) -> Html:
         folder = self._folder(run)
         lies = f'<p class="st-sub">It lies in <code>{esc(str(folder))}</code>.</p>'
-        if adapter and not makes_adapter(run.kind):
+        if run.kind == "reward":  # it writes nothing, so there is nothing to merge or to convert
             return Html(lies)
         if adapter:
             return Html(f'{lies}<p class="st-sub">For llama.cpp and what builds on it, merge it into one model first.</p>')

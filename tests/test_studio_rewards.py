@@ -20,7 +20,7 @@ from data.records import Model, Project, Run, now
 from data.settings import Settings
 from labeling import snapshots
 from studio import ingest
-from studio.choices import before_after, judges, rewards, writers
+from studio.choices import before_after, judges, reward_models, rewards, writers
 from studio.context import Studio, Viewer, open_studio
 from studio.form import Form
 from studio.models_page import ModelsPage
@@ -226,6 +226,14 @@ def test_a_reward_run_leaves_a_reward_model_with_its_accuracy(studio: Studio, vi
     (folder / "adapter_config.json").write_text("{}")
     model = models.get(studio.db, ingest.outputs(studio.db, studio.settings, run, "finished")["model_id"])
     assert (model.kind, model.spec["adapter"]) == ("reward", str(folder))
+    whole = replace(run, run_id="r2")
+    runs.add(studio.db, whole)
+    folder = studio.settings.runs_dir / "r2" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    model = models.get(studio.db, ingest.outputs(studio.db, studio.settings, whole, "finished")["model_id"])
+    assert (model.kind, model.spec["base"], model.spec["adapter"]) == ("reward", str(folder), "")
+    assert reward_models(studio, viewer)[0].model_id == model.model_id
     assert held_out_right(result) == "90 % of 50 held-out pairs (95 %: 79–96 %)"
     assert "79–96 %" in training(run)
     assert "right on 90 % of 50 held-out pairs" in ModelsPage(studio)._lists(viewer)[0]

@@ -121,7 +121,7 @@ def test_a_known_reference_costs_nothing(tmp_path: Path, base: Path) -> None:
 
 # --- what the real run takes ---
 
-LIKE_RLOO = pytest.mark.slow(reason="a whole run whose tensors are all counted; RLOO's is the same but for its loss")
+LIKE_OTHERS = pytest.mark.slow(reason="a whole run whose tensors are all counted; most of it is as in those that are not slow")
 OF_ITS_OWN: dict[str, Any] = {
     "batch_size": 8, "num_generations": 4, "max_completion_length": 10, "lora_rank": 4, "tuning": "lora", "precision": "bf16",
 }  # fmt: skip
@@ -134,6 +134,7 @@ MEASURED = {
         [*prompt_rows(8), *prompt_rows(3, "held_out")],
     ),
     "grpo": (GrpoConfig(**OF_ITS_OWN, beta=0.1, max_steps=5), [*prompt_rows(8), *prompt_rows(3, "held_out")]),
+    "reward, all weights": (RewardConfig(batch_size=4, tuning="full", precision="bf16", epochs=1.0), WORDY),
     "grpo, all weights": (GrpoConfig(**OF_ITS_OWN | {"tuning": "full"}, beta=0.1, max_steps=3), prompt_rows(8)),
     "reward": (
         RewardConfig(batch_size=4, lora_rank=4, max_length=128, tuning="lora", precision="bf16", epochs=2.0),
@@ -142,7 +143,9 @@ MEASURED = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=LIKE_RLOO) if "grpo" in case else case for case in MEASURED])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=LIKE_OTHERS) if case not in ("rloo", "reward") else case for case in MEASURED]
+)
 def test_what_is_foretold_is_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """Time in tokens through the models, which no load moves; memory in bytes that are held at once."""
     (config, rows), method = MEASURED[case], case.split(",")[0]

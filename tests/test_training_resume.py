@@ -73,6 +73,7 @@ CASES = {
     "orpo": Case(orpo, OrpoConfig(**FEW), PAIRS, 6, AFTER),
     "simpo": Case(simpo, SimpoConfig(**FEW), PAIRS, 4, AT),
     "reward": Case(reward, RewardConfig(**FEW), PAIRS, 4, AT),
+    "reward-full": Case(reward, RewardConfig(**{**FEW, "tuning": "full"}), PAIRS, 4, AT),
     "rloo": Case(rloo, RlooConfig(**{**FEW, **ANSWERS_OF_ITS_OWN}), PROMPTS, 4, AT, demo=True),
     "rloo-full": Case(rloo, RlooConfig(**FULL_OF_ITS_OWN), PROMPTS, 4, AT, demo=True),
     "grpo-full": Case(grpo, GrpoConfig(**FULL_OF_ITS_OWN, beta=0.1), PROMPTS, 5, AT, demo=True),
@@ -80,7 +81,21 @@ CASES = {
 }
 
 RARE = frozenset(
-    {"sft-full", "sft-trl", "dpo-trl", "kto-trl", "dpo-early", "orpo", "simpo", "reward", "rloo", "grpo", "rloo-full", "grpo-full"}
+    {
+        "sft-full",
+        "sft-trl",
+        "dpo-trl",
+        "kto-trl",
+        "dpo-early",
+        "orpo",
+        "simpo",
+        "reward",
+        "rloo",
+        "grpo",
+        "rloo-full",
+        "grpo-full",
+        "reward-full",
+    }
 )
 SLOWER = pytest.mark.slow(reason="two runs each of what differs from its neighbours least")
 

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from safetensors.torch import load_file
 
 from data.engine import ModelSpec
 from data.errors import EngineError, RunError
@@ -21,7 +22,10 @@ from tests import tiny_model
 from tests.training_runs import adapter_weights, assistant, dpo_rows, events, kto_rows, make_run, sft_rows, user
 from training import reward, sft
 from training.config import RewardConfig, SftConfig
-from training.reward_model import RewardModel, is_reward_adapter
+from training.grading import grader
+from training.models import load_base
+from training.reward_model import RewardModel, is_reward_adapter, is_reward_model
+from training.rows import Rows
 
 pytestmark = pytest.mark.model
 
@@ -114,6 +118,46 @@ def test_what_is_no_reward_model_is_not_taken_for_one(tmp_path: Path, base: Path
     for folder in (str(parent.path / "adapter"), ""):
         with pytest.raises(EngineError, match="no reward model"):
             RewardModel.load(ModelSpec("local", str(base), folder))
+
+
+def test_all_weights_make_a_model_that_scores_wherever_it_is_loaded(tmp_path: Path, base: Path) -> None:
+    """Begun from an adapter, which is merged in: at ln 2, a plain folder, what grades RLOO, and nothing that could write."""
+    from transformers import AutoModelForSequenceClassification
+
+    parent = make_run(tmp_path / "sft", base, SftConfig(**FEW, tuning="lora"), sft_rows())
+    sft.main(parent)
+    config = RewardConfig(**FEW | {"learning_rate": 5e-3}, tuning="full")
+    run = make_run(tmp_path / "run", base, config, [*dpo_rows(24), *dpo_rows(5, "held_out")], parent.path / "adapter")
+    result = reward.main(run)
+    folder = run.path / "model"
+    assert (result["model"], result["first_loss"]) == ("model", pytest.approx(math.log(2), abs=1e-4))
+    assert [event["loss"] for event in events(run, "metrics") if "loss" in event][-1] < 0.6
+    assert 0 <= result["right"] <= 5
+    assert not (run.path / "adapter").exists()
+    before, after = load_file(base / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert set(after) - set(before) == {"score.weight"}
+    assert all(not torch.equal(before[name], after[name]) for name in after if name in before)
+    assert "AutoModelForSequenceClassification" in (folder / "README.md").read_text(encoding="utf-8")
+    assert is_reward_model(folder)
+    assert not is_reward_model(base)
+    ours, plain = RewardModel.load(ModelSpec("local", str(folder))), AutoModelForSequenceClassification.from_pretrained(folder)
+    ids = ours._ids([*user("Say sun 0"), *assistant("sun!")])
+    with torch.no_grad():
+        theirs = float(plain(input_ids=torch.tensor([ids])).logits[0, 0])
+    scores = ours.score([user("Say sun 0")] * 2, [assistant("sun!"), assistant("no")])
+    assert scores[0] == pytest.approx(theirs, abs=1e-4)
+    assert scores[0] > scores[1]
+    grade = grader(graded_by(run, ModelSpec("local", str(folder))), "its-id", Rows([], []))
+    assert grade([user("Say sun 0")], [assistant("sun!")]) == [pytest.approx(theirs, abs=1e-4)]
+    with pytest.raises(EngineError, match="scores answers and writes none"):
+        load_base(ModelSpec("local", str(folder)))
+
+
+def graded_by(run: RunDir, spec: ModelSpec) -> RunDir:
+    record = run.config()
+    record["args"]["reward_model"] = spec.to_json()
+    (run.path / "config.json").write_text(json.dumps(record))
+    return run
 
 
 def test_rows_of_another_kind_are_refused_and_odd_ones_left_out(tmp_path: Path, base: Path) -> None:

@@ -55,8 +55,6 @@ REPORTERS: Final[dict[str, str]] = {
     "trackio": "a dashboard on this machine",
     "wandb": "Weights & Biases, with the account of this machine",
 }
-_ADAPTERS = ("qlora", "lora")  # of the methods that need the model before the run beside the one they train
-_ADAPTER_HELP = "Over a large base 4 bits save memory; they cost time. This method trains adapters only."
 _EARLY_HELP = (
     "End after so many evaluations without a lower held-out loss (or a higher reward), and keep the best adapter; "
     "0 = train to the end."
@@ -179,7 +177,6 @@ class SimpoConfig(TrainConfig):
 class RewardConfig(TrainConfig):
     """Learn from pairs to score answers: the chosen completion gets a higher number than the rejected one."""
 
-    tuning: str = knob("lora", _ADAPTER_HELP, "basic", choices=_ADAPTERS, meanings=tuple(TUNINGS[a] for a in _ADAPTERS))
     center: float = knob(
         0.01, "Pull of the scores towards zero, so that they stay comparable; 0 = none (TRL: center_rewards_coefficient).",
         min=0.0, max=1.0, step=0.01,

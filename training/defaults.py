@@ -6,8 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from training.config import SamplingConfig, TrainConfig, config_class, steps_of
-from training.knobs import knobs
+from training.config import TUNINGS, SamplingConfig, TrainConfig, config_class, steps_of
 
 _DEMO_SIZE, _SMALL_SIZE = 20_000_000, 3_000_000_000  # parameters up to which a recipe is meant
 _DEMO_STEPS, _DEMO_EPOCHS = 75, 10.0  # of few labels: as many steps as 200 take, in at most so many rounds
@@ -25,7 +24,7 @@ def recipe(method: str, parameters: int, rows: int = 0, tuning: str = "") -> Tra
     TUNINGS, "" = what suits the size; all weights move together, so a step on them is a tenth to a third of one on an adapter.
     """
     cls = config_class(method)
-    tuning = tuning if tuning in next(knob.choices for knob in knobs(cls) if knob.name == "tuning") else ""
+    tuning = tuning if tuning in TUNINGS else ""
     if 0 < parameters < _DEMO_SIZE:
         slower = _DEMO_FULL_RATE if tuning == "full" else 1.0
         demo = replace(cls(), tuning=tuning or cls().tuning, learning_rate=cls().learning_rate * slower)

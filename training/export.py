@@ -109,9 +109,9 @@ def _shown(base: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-_MODEL_CODE = """from transformers import AutoModelForCausalLM
+_MODEL_CODE = """from transformers import {loader}
 
-model = AutoModelForCausalLM.from_pretrained("this folder")"""
+model = {loader}.from_pretrained("this folder")"""
 _ADAPTER_CODE = """from peft import PeftModel
 from transformers import {loader}
 
@@ -146,7 +146,7 @@ Trained by Alignment Studio with {lineage.method.upper()}, going on from {parent
 Versions: {versions}.
 
 ```python
-{_MODEL_CODE if full else _ADAPTER_CODE.format(loader=loader, base=base, head=head)}
+{_MODEL_CODE.format(loader=loader) if full else _ADAPTER_CODE.format(loader=loader, base=base, head=head)}
 ```
 
 | setting | value |

@@ -40,6 +40,7 @@ from training.ranks import sharding
 # Below this a base is held in fp32 for sampling on a CPU: as fast as bf16 there, and batch neighbours move a logit by 1e-6 instead
 # of 1e-2, so the same request gives the same text whatever it is batched with.
 SMALL_PARAMETERS: Final = 50_000_000
+SCORING_KIND: Final = "ForSequenceClassification"  # how the architecture of a whole reward model ends, in its config.json
 
 
 class Shape(NamedTuple):
@@ -90,8 +91,8 @@ def load_base(
     """The bare base of a local spec on `device()`, in eval mode; `spec.quantize` holds it in NF4. The adapter is not attached.
 
     dtype None = bf16 where that is fast, else fp32; for sampling on a CPU a small base is fp32 in any case (see SMALL_PARAMETERS).
-    for_training leaves the cache off. scoring puts a head with one output (`score`, not yet trained) in place of the language head.
-    EngineError when there is nothing that can be loaded.
+    for_training leaves the cache off. scoring puts a head with one output (`score`, not yet trained unless the base is a reward
+    model) in place of the language head. EngineError when there is nothing that can be loaded.
     """
     name = _known(spec)
     config = _read(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
@@ -100,6 +101,8 @@ def load_base(
         dtype = torch.float32 if small else compute_dtype()
     if scoring:
         config.num_labels = 1
+    elif any(kind.endswith(SCORING_KIND) for kind in config.architectures or ()):
+        raise EngineError(f"{name} is a reward model: it scores answers and writes none; choose another model.")
     model = _read(
         name,
         lambda: (AutoModelForSequenceClassification if scoring else AutoModelForCausalLM).from_pretrained(

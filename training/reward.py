@@ -1,9 +1,10 @@
 """A reward model as a run: `python -m training.reward RUN_DIR`; learn from pairs to score answers.
 
 config.json: args = `training.config.run_args(model, RewardConfig)`, data = frozen pairs in Parquet. Leaves `adapter/`, LoRA for
-sequence classification with its score head, which plain peft loads, and a result event of every method with `right` beside it:
-on how many held-out pairs the chosen answer scores higher. The loss is -log sigmoid of the difference (Bradley and Terry; Ouyang
-et al., arXiv 2203.02155), so a head of zeros begins at ln 2; anything else means a head that was not made for this run.
+sequence classification with its score head, which plain peft loads (or, where all weights are trained, `model/`, which plain
+transformers loads), and a result event of every method with `right` beside it: on how many held-out pairs the chosen answer scores
+higher. The loss is -log sigmoid of the difference (Bradley and Terry; Ouyang et al., arXiv 2203.02155), so a head of zeros begins
+at ln 2; anything else means a head that was not made for this run.
 """
 
 from __future__ import annotations
