@@ -172,6 +172,20 @@ def test_what_a_check_found_is_shown_until_something_changes(studio: Studio) -> 
         page.preflight.mend(SimpleNamespace(_data={"fix": "template"}), REQUEST, *values(page))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("method", ["reward", "rloo", "grpo"])
+def test_methods_of_rewards_are_checked_and_shown_like_the_others(studio: Studio, method: str) -> None:
+    labelled_project(studio)
+    page = build(studio)
+    held = values(page, method=method)
+    html, may_check, _, _ = shown(page.preflight, held)
+    assert may_check
+    assert "3 minutes" not in html
+    ended_check(studio, page, held, Report((FINE, CUT), COST))
+    html, *_ = shown(page.preflight, held)
+    for words in ("3 minutes", "1.2 GB", "of 20.0 GB free", "Allow 200 tokens"):
+        assert words in html
+
+
 def test_more_labels_make_a_check_an_old_one(studio: Studio) -> None:
     labelled_project(studio, 12)
     page = build(studio)

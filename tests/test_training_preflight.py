@@ -192,6 +192,7 @@ def test_prompts_that_the_rules_cannot_grade_are_told_and_cost_nothing(tmp_path:
     report = checked(tmp_path / "r", tiny_model.DEMO_MODEL, "grpo", config, [foreign, *prompt_rows(2)])
     found = of(report, "reward")
     assert (found.level, found.rows, found.examples[0].prompt[:7]) == ("warn", 1, "Explain")
+    assert "rows" not in {v.check for v in report.verdicts}, "nobody says beside it that all can be learned from"
     assert report.cost is not None
     assert report.cost.steps == 2, "of three prompts two are left"
     none = checked(tmp_path / "none", tiny_model.DEMO_MODEL, "grpo", config, [foreign])

@@ -58,9 +58,12 @@ def _check(run: RunDir, method: Method, spec: Any, config: TrainConfig, frozen: 
     start = load(method, spec, config, frozen)
     dropped = Dropped()
     rows = usable_or_refuse(frozen, method, start.tokenizer, start.limit, dropped, say)
+    foreign = list(ungraded(config.reward, rows, dropped)) if isinstance(config, SamplingConfig) else []
+    if not rows.train:
+        return Report(tuple(foreign))
     verdicts = [*left_out(dropped), cut(dropped, config, start.limit, _context(start)), template(start, rows.train, say)]
-    if isinstance(config, SamplingConfig):
-        verdicts += ungraded(config.reward, rows, dropped)
+    if foreign:
+        verdicts = [*foreign, *(v for v in verdicts if (v.check, v.level) != ("rows", "ok"))]
     for line in dropped.named():
         print(line)
     if any(verdict.level == "stop" for verdict in verdicts):
