@@ -53,11 +53,11 @@ class QualityPage:
                     lists.build()
                 self._outputs[name] = lists.loaded
                 self._fill(tab, name)
-        every = [component for outputs in self._outputs.values() for component in outputs]
-        demo.load(guarded(self.load), outputs=[self.top.html, tabs, *every], show_progress="hidden", **PRIVATE)
+        demo.load(guarded(self.load), outputs=[self.top.html, tabs], show_progress="hidden", **PRIVATE)
 
     def _fill(self, tab: gr.Tab, name: str) -> None:
-        """A tab is filled when it is opened."""
+        """A tab is filled when it is opened, which the browser also says of the first one as the page comes up. Were it filled once
+        more by `load`, that would take back what somebody has chosen in it meanwhile."""
         tab.select(guarded(getattr(self, f"open_{name}")), None, self._outputs[name], show_progress="hidden", **PRIVATE)
 
     # --- handlers ---
@@ -67,12 +67,7 @@ class QualityPage:
         project = self._studio.project(viewer)
         wanted = query(request, "tab")
         tab = wanted if wanted in self._outputs else "overview"
-        found = [
-            value
-            for name, outputs in self._outputs.items()
-            for value in (self._show(name, project) if name == tab else [gr.skip()] * len(outputs))
-        ]
-        return [self.top.show(viewer, project), gr.Tabs(selected=tab), *found]
+        return [self.top.show(viewer, project), gr.Tabs(selected=tab)]
 
     def open_overview(self, request: gr.Request) -> list[Any]:
         return self._show("overview", self._project(request))

@@ -29,6 +29,7 @@ from data.votes import Filters, Rules
 from labeling import snapshots
 from studio.context import Studio, open_studio
 from studio.learns import learns_from
+from studio.quality_page import QualityPage
 
 pytestmark = pytest.mark.browser
 
@@ -131,6 +132,18 @@ def test_the_one_who_takes_the_left_is_named(app: App, page: Any) -> None:
     head, *rows = sheet(page, "Bias card of the project")
     measured = {row[0]: row for row in rows}
     assert all(measured[name][head.index("low")] for name in ("left", "length", "markdown", "longer", "flips", "tie", "gold"))
+
+
+def test_a_tab_that_the_address_names_is_filled_once(app: App, page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second time would set back what was chosen meanwhile: the table would be of one filter, its CSV of another."""
+    filled: list[str] = []
+    show = QualityPage._show
+    monkeypatch.setattr(QualityPage, "_show", lambda self, tab, project: [filled.append(tab), show(self, tab, project)][1])
+    for tab in ("flagged", "overview"):
+        filled.clear()
+        visit(page, app, tab)
+        settled(page)
+        assert filled.count(tab) == 1
 
 
 def test_a_tab_is_filled_when_it_is_opened(app: App, page: Any) -> None:
