@@ -71,7 +71,7 @@ PAIRS = Card(
         ),
         Measure("longer", "Longer answer chosen", "longer answers may well be better"),
         Measure(
-            "flips", "Changed with the side", "of pairs shown again with sides swapped; two people differ on 34 %",
+            "flips", "Changed with the side", "of pairs shown again with sides swapped; two people differ on 34 %",
             "Changed with side",
             words.Told("answers change with the side", "changes less than two people differ", "no more than two people differ"),
             True,

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from data.records import Project
 from labeling.intervals import Share
-from labeling.label_report import SECONDS_EDGES, Annotator, Overview
+from labeling.label_report import DAYS, SECONDS_EDGES, Annotator, Overview
 from studio import quality_words as words
 from studio.quality_plots import Bar, bars
 from studio.render import Column, Html, ago, count, empty, facts, notes, percent
 from studio.sheet import Sheet, draw
 
 MOST_PEOPLE = 100
+MOST_LABELS = 12  # of an item, with a bar of their own
 
 
 class Names(NamedTuple):
@@ -69,15 +70,16 @@ def _days(seen: Overview) -> Html:
         Bar(f"{day:%d %b}" if i % every == 0 else "", n, f"{day:%d %b}: {count(n, 'label')}")
         for i, (day, n) in enumerate(seen.days)
     ]
-    return bars("Labels a day", shown)
+    return bars(f"Labels a day, the last {DAYS} days" if len(seen.days) == DAYS else "Labels a day", shown)
 
 
 def _covered(seen: Overview) -> Html:
     counts = seen.items_by_labels
-    return bars(
-        "Items by number of labels",
-        [Bar(str(k), n, f"{count(n, 'item')} with {count(k, 'label')}") for k, n in enumerate(counts[:12])],
-    )
+    shown = [Bar(str(k), n, f"{count(n, 'item')} with {count(k, 'label')}") for k, n in enumerate(counts[:MOST_LABELS])]
+    if len(counts) > MOST_LABELS:
+        more = sum(counts[MOST_LABELS:])
+        shown.append(Bar(f"{MOST_LABELS}+", more, f"{count(more, 'item')} with {count(MOST_LABELS, 'label')} or more"))
+    return bars("Items by number of labels", shown)
 
 
 def _seconds(seen: Overview) -> Html:
