@@ -33,6 +33,7 @@ from studio.runs_compare import RunsComparePage
 from studio.runs_page import RunsPage
 from studio.security import SecurityMiddleware
 from studio.sign_in import SignIn
+from studio.theme.calm import calm_pages
 from studio.theme.theme import CSS, studio_theme
 from studio.train_page import TrainPage
 
@@ -77,6 +78,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
     """For `launch()`: our routes and middleware go in before the start; nothing of the workspace is ever a file to serve."""
     settings = studio.settings
     trust_nobody()
+    calm_pages()
     return {
         "server_name": settings.host,
         "server_port": settings.port,

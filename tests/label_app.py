@@ -24,6 +24,7 @@ from studio import api
 from studio.context import EndpointKeys, Studio
 from studio.label_page.page import LabelPage
 from studio.security import SecurityMiddleware
+from studio.theme.calm import calm_pages
 from studio.theme.theme import CSS, studio_theme
 
 
@@ -41,6 +42,7 @@ def launch(studio: Studio) -> gr.Blocks:
     page = LabelPage(studio)
     with demo.route(page.title, page.path):
         page.build(demo)
+    calm_pages()
     demo.launch(
         server_name="127.0.0.1",
         server_port=settings.port,

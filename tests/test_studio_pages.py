@@ -117,6 +117,17 @@ def test_every_control_has_a_name(app: App, page: Any, path: str) -> None:
     assert nameless == []
 
 
+@pytest.mark.parametrize("path", ["label", "project"])
+def test_a_page_comes_to_rest(app: App, page: Any, path: str) -> None:
+    """And then asks for no more frames, as Gradio's forgotten stopwatches do, sixty times a second."""
+    page.add_init_script(
+        "window.asked_at = 0; const real = requestAnimationFrame;"
+        "window.requestAnimationFrame = (drawn) => { window.asked_at = performance.now(); return real(drawn); };"
+    )
+    visit(page, app, path)
+    page.wait_for_function("performance.now() - window.asked_at > 500", polling=100)
+
+
 # --- home ---
 
 

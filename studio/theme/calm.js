@@ -1,0 +1,12 @@
+// Gradio's stopwatch beside "Loading" draws itself anew in every frame, and goes on when what was loading has long been there and the
+// stopwatch is gone: every page at rest would paint sixty times a second for ever. It shows tenths of a second, and so need not hurry.
+{
+  const STOPWATCH_MS = 200;
+  const nextFrame = window.requestAnimationFrame.bind(window);
+  const isStopwatch = (callback) => /performance\.now\(\)\s*-[^;]*\/\s*1e3/.test(String(callback));
+
+  window.requestAnimationFrame = (callback) => {
+    if (isStopwatch(callback)) return setTimeout(() => callback(performance.now()), STOPWATCH_MS);
+    return nextFrame(callback);
+  };
+}
