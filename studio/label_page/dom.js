@@ -15,3 +15,12 @@ export const button = (attributes, ...children) => el("button", { type: "button"
 export const kbd = (keys) => el("span", { class: "al-keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key)));
 
 export const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+
+// As soon as what is in the document now has been painted; on a page that is not on the screen, when it is again.
+export function afterPaint(something) {
+  requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = something;
+    channel.port2.postMessage(0);
+  });
+}

@@ -6,6 +6,7 @@
 
 import { Again } from "./again.js";
 import { Company } from "./company.js";
+import { afterPaint } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Keymap, listen, nameOf } from "./keys.js";
 import { Outbox } from "./outbox.js";
@@ -157,23 +158,19 @@ class LabelPage {
     this.screen.item(node, one.item.task, near, one.was);
     this.screen.note.show(one.note || "");
     this.screen.set("report", Boolean(one.reported));
-    if (one.places) this.screen.panes.restore(one.places);
+    if (one.places) this.screen.restore(one.places);
     if (typesetting) typesetting.then(() => this.arm(one));
     else this.arm(one);
   }
 
   // Keys and buttons count from the moment both answers are on the screen.
   arm(one) {
-    requestAnimationFrame(() => {
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => {
-        if (this.current !== one) return;
-        this.armedAt = performance.now();
-        this.screen.armed(one.item.id);
-        this.feed.buildAhead();
-        this.drawHistory();
-      };
-      channel.port2.postMessage(0);
+    afterPaint(() => {
+      if (this.current !== one) return;
+      this.armedAt = performance.now();
+      this.screen.armed(one.item.id);
+      this.feed.buildAhead();
+      this.drawHistory();
     });
   }
 

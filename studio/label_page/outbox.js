@@ -2,10 +2,12 @@
 // server says that they are stored. One key per label, so that two tabs never overwrite each other's; a lock (where the browser has one)
 // keeps them from sending the same label twice, and its UUID makes a second sending harmless anyway.
 
+import { afterPaint } from "./dom.js";
 import { keepalive } from "./net.js";
 
 const BATCH = 50;
 const BEACON_BYTES = 60_000; // browsers allow 64 KB for requests that outlive their page
+const UNPAINTED_MS = 200;
 const TIMEOUT_MS = 20_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
@@ -64,8 +66,19 @@ export class Outbox {
     this.lastStamp = Math.max(Date.now(), this.lastStamp + 1);
     const key = `al-out:${this.who}:${String(this.lastStamp).padStart(15, "0")}:${this.space}:${entry.id}`;
     this.put(key, entry);
-    setTimeout(() => (this.onChange(), this.flush())); // it is safe already; the next item is painted first
+    this.sendSoon();
     return entry;
+  }
+
+  // What was added is safe already, so the next item is painted first. A page that is not on the screen paints nothing.
+  sendSoon() {
+    const send = () => {
+      clearTimeout(unpainted);
+      this.onChange();
+      this.flush();
+    };
+    const unpainted = setTimeout(send, UNPAINTED_MS);
+    afterPaint(() => send());
   }
 
   // Oldest first, of every project of this person.

@@ -82,7 +82,7 @@ export class Screen {
   item(node, task, near, was) {
     this.root.dataset.state = "ready";
     this.root.dataset.armed = "";
-    this.panes?.close();
+    this.leave();
     this.second.close();
     this.votes.node.hidden = false;
     refold(node);
@@ -92,10 +92,24 @@ export class Screen {
     if (task !== this.votes.task) this.drawKeys(task);
     this.tool("diff").hidden = !near;
     this.panes = new Panes(node, () => this.dock.getBoundingClientRect().top, () => this.is("together"));
-    this.fit();
     this.votes.mark(was);
-    const top = this.stage.getBoundingClientRect().top;
-    if (top < 0) window.scrollBy({ top: top - 8, behavior: "instant" });
+    // Measured when the frame has laid it out anyway and has not painted it: asking now would lay the page out twice.
+    this.entering = true;
+    this.resized.observe(node);
+  }
+
+  // Back to where it was left, which the answers' height decides.
+  restore(places) {
+    this.fit();
+    this.panes.restore(places);
+  }
+
+  // What was on the stage goes.
+  leave() {
+    this.panes?.close();
+    this.panes = null;
+    this.entering = false;
+    for (const old of this.stage.children) this.resized.unobserve(old);
   }
 
   armed(id) {
@@ -116,6 +130,14 @@ export class Screen {
     const room = window.innerHeight - above - this.dock.offsetHeight - PANE_EXTRA;
     const wanted = `${Math.max(LEAST_ROOM, Math.round(room))}px`;
     if (this.root.style.getPropertyValue("--al-room") !== wanted) this.root.style.setProperty("--al-room", wanted);
+    if (this.entering) this.enter();
+  }
+
+  // A new item is read from its beginning.
+  enter() {
+    this.entering = false;
+    const top = this.stage.getBoundingClientRect().top;
+    if (top < 0) window.scrollBy({ top: top - 8, behavior: "instant" });
   }
 
   // While an earlier answer is looked at again: what it was, and the way back.
@@ -204,8 +226,7 @@ export class Screen {
     this.votes.node.hidden = false;
     this.note.show("");
     this.set("report", false);
-    this.panes?.close();
-    this.panes = null;
+    this.leave();
     this.stage.replaceChildren(node);
   }
 
