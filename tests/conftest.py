@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -47,6 +48,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     marked = re.search(r"^pytestmark = (\[[^\]]*\]|.*$)", collection_path.read_text(encoding="utf-8"), re.MULTILINE)
     return True if marked and any(re.search(rf"mark\.{mark}\b", marked[1]) for mark in left_out) else None
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector, which trainers call by hand, need not go through all of torch each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture

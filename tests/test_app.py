@@ -132,11 +132,6 @@ def test_a_running_app_keeps_its_workspace_to_itself_and_ends_in_order(serve_app
     assert_ends_in_order(app, signal.SIGTERM)
 
 
-@pytest.mark.browser  # no browser: but another start, which the fast part of the tests can do without
-def test_ctrl_c_ends_it_in_order(serve_app: Callable[..., Any]) -> None:
-    assert_ends_in_order(serve_app(), signal.SIGINT)
-
-
 def assert_ends_in_order(app: Any, sign: signal.Signals) -> None:
     app.process.send_signal(sign)
     assert app.process.wait() == 0
@@ -156,7 +151,7 @@ def test_the_first_admin_comes_in_through_the_link_on_the_terminal(serve_app: Ca
         return str(said[number - 1])
 
     first = link(1)
-    app.stop()
+    assert_ends_in_order(app, signal.SIGINT)  # Ctrl-C, as whoever reads that terminal would
     app.flags = ("--accounts", "--public-name", "studio.example")
     app.start()
     second = link(2)

@@ -26,7 +26,7 @@ from label_browser import press, saved, visit
 
 from tests.conftest import ROOT, AppProcess
 
-ROUNDS, MANY_ROUNDS = 2, 20
+ROUNDS, MANY_ROUNDS = 1, 20
 CLIENTS = 4
 TAB_ROUNDS = (3, 9, 15)  # in which a tab is closed
 
@@ -131,7 +131,7 @@ def wait_for(clients: Sequence[Outbox], more: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.browser  # not of the fast part: it starts the app four times
+@pytest.mark.browser  # not of the fast part: it starts the app again and again
 def test_labels_and_a_run_survive_kill_9_of_the_app(serve_app: Callable[..., AppProcess], tmp_path: Path) -> None:
     home = tmp_path / "killed"
     seeded = seed(home, 30, 0)

@@ -2,8 +2,8 @@
 
 open the demo → generate four candidates a prompt → label twenty with the keyboard → train DPO → compare with the judge.
 
-What happened is read from the database after the app has ended. Screenshots of every page in light, dark and on a phone go to
-tests/screenshots/.
+What happened is read from the database after the app has ended. Screenshots of every page on a phone, and in the slow one in light
+and dark too, go to tests/screenshots/.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ def end_of_run(page: Any) -> str:
     return str(badge.inner_text())
 
 
-def test_the_whole_loop(serve_app: Callable[..., Any], page: Any) -> None:
+ALL = pytest.param(("light", "dark", "phone"), marks=pytest.mark.slow(reason="the same, and each page two times more"))
+
+
+@pytest.mark.parametrize("modes", [("phone",), ALL], ids=["phone", "all"])
+def test_the_whole_loop(serve_app: Callable[..., Any], page: Any, modes: tuple[str, ...]) -> None:
     app = serve_app()
     generate(app.url, page)
     label(app.url, page)
@@ -78,7 +82,7 @@ def test_the_whole_loop(serve_app: Callable[..., Any], page: Any) -> None:
     ready(page)
     page.locator(".st-next h2", has_text=re.compile("Go round again|It got worse")).wait_for()
     told = page.locator(".st-next h2").inner_text()
-    photograph(app.url, page)
+    photograph(app.url, page, modes)
     app.stop()
     check_what_is_stored(Settings(home=app.home), WANTED + voted, told)
 
@@ -188,7 +192,7 @@ def chat(url: str, page: Any) -> bool:
     return not same
 
 
-def photograph(url: str, page: Any) -> None:
+def photograph(url: str, page: Any, modes: tuple[str, ...]) -> None:
     SCREENSHOTS.mkdir(exist_ok=True)
     newest = {"compare?run=newest": "dpo", "compare?result=newest": "compare"}
     links = page.locator("a[href*='runs?run=']").all()
@@ -197,7 +201,7 @@ def photograph(url: str, page: Any) -> None:
         "dpo": next(i for n, i in found.items() if n.startswith("DPO")),
         "compare": next(i for n, i in found.items() if "against" in n),
     }
-    for mode in ("light", "dark", "phone"):
+    for mode in modes:
         page.set_viewport_size({"width": 390 if mode == "phone" else 1280, "height": 800})
         for name, path in PAGES.items():
             path = path.replace("newest", ids.get(newest.get(path, ""), ""))

@@ -204,6 +204,7 @@ def test_status_answers_while_a_model_loads(inference: Inference, base: ModelSpe
     seen = set()
     while opening.is_alive():
         seen.add(inference.status().doing)
+        time.sleep(0.01)
     opening.join()
     assert seen & {f"loading {base.base}", "starting"}
     while inference.status().models != (base.base,) or inference.status().doing:

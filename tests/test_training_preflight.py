@@ -202,13 +202,15 @@ def test_prompts_that_the_rules_cannot_grade_are_told_and_cost_nothing(tmp_path:
 
 # --- what is wrong with the rows ---
 
+AS_DPO = pytest.mark.slow(reason="each checks, trains and checks again; DPO's rows have all the faults of the others'")
+
 
 @pytest.mark.parametrize(
     ("method", "config", "rows"),
     [
         ("dpo", DpoConfig(**(FEW | {"max_length": 40})), long_rows()),
-        ("sft", SftConfig(**(FEW | {"max_length": 24})), sft_rows()),
-        ("kto", KtoConfig(**(FEW | {"max_length": 24})), kto_rows()),
+        pytest.param("sft", SftConfig(**(FEW | {"max_length": 24})), sft_rows(), marks=AS_DPO),
+        pytest.param("kto", KtoConfig(**(FEW | {"max_length": 24})), kto_rows(), marks=AS_DPO),
     ],
 )
 def test_what_is_cut_and_left_out_is_what_the_trainer_then_reports(
