@@ -263,7 +263,7 @@ def _prompt(db: Database, project: Project) -> Any:
 def test_the_one_who_takes_the_left_is_found_and_nobody_else(db: Database) -> None:
     people_, report = Reports(db).cards(seed_labelled(db, 40))
     cards = {people_[c.annotator]: c for c in report.annotators if c.annotator is not None}
-    assert [who for who, card in cards.items() if any("left answer" in flag for flag in card.flags)] == ["lefty"]
+    assert [who for who, card in cards.items() if any("A (left)" in flag for flag in card.flags)] == ["lefty"]
     assert cards["lefty"].left.value == 1.0
     assert cards["lefty"].flips.value == 1.0
     assert (cards["ada"].gold.value or 0) > 0.5
