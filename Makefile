@@ -8,6 +8,7 @@ STUDIO_HOME ?= workspace
 APT := [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run setup test test-fast test-slow check format browser bench-%
 

@@ -50,10 +50,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marked and any(re.search(rf"mark\.{mark}\b", marked[1]) for mark in left_out) else None
 
 
+gc.disable()  # what is imported stays
+
+
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: the collector, which trainers call by hand, need not go through all of torch each time."""
-    gc.collect()
+    """The collector, which trainers call by hand, need not go through all of torch each time."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

@@ -134,7 +134,7 @@ def wait_for(clients: Sequence[Outbox], more: int) -> None:
 @pytest.mark.browser  # not of the fast part: it starts the app again and again
 def test_labels_and_a_run_survive_kill_9_of_the_app(serve_app: Callable[..., AppProcess], tmp_path: Path) -> None:
     home = tmp_path / "killed"
-    seeded = seed(home, 30, 0)
+    seeded = seed(home, 15, 0)
     app = serve_app(home=home)
     client = Outbox(app.url)
     with working([client]):
@@ -146,7 +146,7 @@ def test_labels_and_a_run_survive_kill_9_of_the_app(serve_app: Callable[..., App
         wait_for([client], 10)
     _assert_run_goes_on_or_finished(home, seeded.run_id)
     app.stop()
-    _assert_each_label_once(home, [client], steps=150)
+    _assert_each_label_once(home, [client], steps=75)
 
 
 @pytest.mark.browser

@@ -143,9 +143,7 @@ MEASURED = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=LIKE_OTHERS) if case not in ("rloo", "reward") else case for case in MEASURED]
-)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=LIKE_OTHERS) if case != "reward" else case for case in MEASURED])
 def test_what_is_foretold_is_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """Time in tokens through the models, which no load moves; memory in bytes that are held at once."""
     (config, rows), method = MEASURED[case], case.split(",")[0]
