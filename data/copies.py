@@ -42,7 +42,10 @@ class Place(Protocol):
     """Where copies go. Every call may raise OSError or StudioError, in words."""
 
     name: str
-    every_s: float
+
+    @property
+    def every_s(self) -> float:
+        """Seconds from one look for what is new to the next."""
 
     def sizes(self) -> Mapping[str, int]:
         """Every file there and its size in bytes."""

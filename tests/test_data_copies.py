@@ -394,3 +394,19 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(tmp_path: Path) -> N
     assert "check its name, HF_TOKEN and the network." in done.stderr, done.stderr
     with pytest.raises(WorkspaceError, match="no data set"):
         HubPlace("hf://datasets/labels")
+
+
+def test_the_hub_is_asked_for_no_more_commits_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody labels without a pause for three hours: every few seconds at first, and in no hour more than 128 times."""
+    now = [0.0]
+    place = HubPlace("hf://datasets/someone/labels", clock=lambda: now[0])
+    made: list[float] = []
+    monkeypatch.setattr(place._api, "create_commit", lambda *_, **__: made.append(now[0]))
+    while now[0] < 3 * 3600:
+        place.put({f"journal/{len(made)}": b"x"})
+        now[0] += place.every_s
+    assert made[20] == 100.0
+    assert max(sum(start <= at < start + 3600 for at in made) for start in made) <= 128
+    assert made[-1] - made[-2] == pytest.approx(36, abs=1)
+    now[0] += 3600
+    assert place.every_s == 5.0
