@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
@@ -57,10 +58,7 @@ def pytest_collection_finish() -> None:
     """The collector, which trainers call by hand, need not go through all of torch each time."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # pytest collects several times at its end
 
 
 @pytest.fixture

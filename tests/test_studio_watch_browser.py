@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import free_port
 from hostile import CORPUS
+from page_browser import settled
 from watch_seed import add_run, recorded
 
 from data import projects
@@ -172,6 +173,7 @@ def test_verdict_and_answers_stand_in_words_and_nothing_in_them_runs(app: App, p
     folder = RunDir(app.studio.settings.runs_dir / "collapsed")
     for name in ("script", "handlers", "overlay", "remote images", "template"):
         folder.event("sample", step=0, split="held_out", prompt=CORPUS[name], text=CORPUS[name])
+    settled(page)  # what a reload cuts off is a fault in the browser's log
     page.reload()
     page.locator("#run-samples .st-sample").nth(8).wait_for()
     assert page.evaluate("window.__pwned") is None
