@@ -24,3 +24,11 @@ export function afterPaint(something) {
     channel.port2.postMessage(0);
   });
 }
+
+const LONGEST_WAIT_MS = 200;
+
+// When nothing more urgent is to be done, and soon in any case.
+export function whenIdle(something) {
+  if (window.requestIdleCallback) requestIdleCallback(() => something(), { timeout: LONGEST_WAIT_MS });
+  else setTimeout(something); // Safari
+}

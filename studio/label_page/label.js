@@ -6,7 +6,7 @@
 
 import { Again } from "./again.js";
 import { Company } from "./company.js";
-import { afterPaint } from "./dom.js";
+import { afterPaint, whenIdle } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Keymap, listen, nameOf } from "./keys.js";
 import { Outbox } from "./outbox.js";
@@ -169,8 +169,10 @@ class LabelPage {
       if (this.current !== one) return;
       this.armedAt = performance.now();
       this.screen.armed(one.item.id);
-      this.feed.buildAhead();
-      this.drawHistory();
+      whenIdle(() => {
+        this.feed.buildAhead();
+        this.drawHistory();
+      });
     });
   }
 

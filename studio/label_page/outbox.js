@@ -2,7 +2,7 @@
 // server says that they are stored. One key per label, so that two tabs never overwrite each other's; a lock (where the browser has one)
 // keeps them from sending the same label twice, and its UUID makes a second sending harmless anyway.
 
-import { afterPaint } from "./dom.js";
+import { afterPaint, whenIdle } from "./dom.js";
 import { keepalive } from "./net.js";
 
 const BATCH = 50;
@@ -78,7 +78,7 @@ export class Outbox {
       this.flush();
     };
     const unpainted = setTimeout(send, UNPAINTED_MS);
-    afterPaint(() => send());
+    afterPaint(() => whenIdle(send));
   }
 
   // Oldest first, of every project of this person.
