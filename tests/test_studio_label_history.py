@@ -85,7 +85,7 @@ def test_an_earlier_answer_is_changed_and_one_is_back_where_one_was(site: Site, 
     back_at(page, fourth["id"])
     assert shown(page) == fourth
     assert not page.locator(".al-changing").is_visible()
-    assert page.locator(f'.al-card[data-id="{first["id"]}"] strong').inner_text() == "B"
+    page.locator(f'.al-card[data-id="{first["id"]}"] strong', has_text="B").wait_for()
     look_at(page, third["id"])  # a skipped one is answered
     page.keyboard.press("4")
     back_at(page, fourth["id"])
@@ -166,6 +166,7 @@ def test_twenty_are_shown_and_undo_reaches_further(site: Site, page: Any) -> Non
     site.open(project)
     visit(page, site.url)
     answered = [press(page, "2")["id"] for _ in range(23)]
+    page.locator(f".al-card[data-id='{answered[-1]}']").wait_for()  # drawn when the next pair has been painted
     assert [card.get_attribute("data-id") for card in page.locator(".al-card").all()] == answered[:2:-1]
     for impression in reversed(answered):
         page.keyboard.press("u")
