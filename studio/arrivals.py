@@ -35,12 +35,15 @@ class Arrivals:
 
     def admit(self, address: str) -> None:
         """Count a new visitor; LimitReached when their address, or all together, have had their share."""
+        shares = [(self._all, "everybody", FROM_ALL)]
         if self._tells(address):
             name = network(address)
-            if not self._hour.take(name) or not self._day.take(name):
-                raise LimitReached(FROM_HERE)
-        if not self._all.take("everybody"):
-            raise LimitReached(FROM_ALL)
+            shares = [(self._hour, name, FROM_HERE), (self._day, name, FROM_HERE), *shares]
+        for pace, who, words in shares:  # all before any is counted: whoever is refused has used up nothing
+            if not pace.has_room(who):
+                raise LimitReached(words)
+        for pace, who, _ in shares:
+            pace.take(who)
 
     def seen(self, owner: str) -> None:
         self._seen[owner] = time.monotonic()

@@ -24,6 +24,12 @@ class Pace:
         self._times: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
+    def has_room(self, who: str) -> bool:
+        """Whether `take` would do it; nothing is counted."""
+        with self._lock:
+            lately = time.monotonic() - self._seconds
+            return sum(at > lately for at in self._times.get(who, ())) < self._most
+
     def take(self, who: str) -> bool:
         """Whether `who` may do it once more now; then it is counted."""
         with self._lock:

@@ -26,6 +26,8 @@ class ProxyMiddleware:
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if _is_network(proxy)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and (client := scope.get("client")):
+            scope["client"] = (plain(client[0]), client[1])
         if scope["type"] in ("http", "websocket") and self._is_proxy(scope.get("client")):
             headers = Headers(scope=scope)
             if address := _last(headers, "x-forwarded-for"):
@@ -48,6 +50,15 @@ def trust_nobody() -> None:
     os.environ["FORWARDED_ALLOW_IPS"] = ""
 
 
+def plain(address: str) -> str:
+    """An IPv4 address that a server for both kinds writes as `::ffff:1.2.3.4`, as itself: else all of them are one network."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped) if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped else address
+
+
 def _last(headers: Headers, name: str) -> str:
     """What the proxy appended."""
     return ",".join(headers.getlist(name)).rpartition(",")[2].strip()
@@ -56,7 +67,7 @@ def _last(headers: Headers, name: str) -> str:
 def _host(entry: str) -> str:
     """The address of an entry: alone, as `1.2.3.4:80` or as `[::1]:80`; '' for what is none."""
     alone = entry[1:].partition("]")[0] if entry.startswith("[") else entry.partition(":")[0] if entry.count(":") == 1 else entry
-    return alone if _is_address(alone) else ""
+    return plain(alone) if _is_address(alone) else ""
 
 
 def _is_address(text: str) -> bool:

@@ -53,6 +53,9 @@ def seen(peer: str, proxies: frozenset[str], *more: tuple[str, str], **headers: 
         ("203.0.113.9", HERE, "203.0.113.9, 198.51.100.1", "203.0.113.9"),
         ("10.0.3.7", frozenset({"10.0.0.0/8"}), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
         ("10.0.3.7", frozenset({"*"}), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        ("::ffff:10.0.3.7", frozenset({"10.0.0.0/8"}), "203.0.113.9", "203.0.113.9"),  # a server for IPv4 and IPv6 writes it so
+        ("::ffff:127.0.0.1", HERE, "::ffff:203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", HERE, "198.51.100.1", "203.0.113.9"),
     ],
 )
 def test_only_what_a_named_proxy_appended_is_believed(peer: str, proxies: frozenset[str], forwarded: str, client: str) -> None:

@@ -199,6 +199,21 @@ def test_an_address_that_may_be_everybodys_is_bounded_as_all_are(proxies: tuple[
         door.admit(address)
 
 
+def test_whoever_is_refused_has_used_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that comes while too many do has its whole share when there is room again."""
+    door, clock = Arrivals(), time.monotonic()
+    for _ in range(arrivals.ALL_NEW_AN_HOUR):
+        door.admit("")
+    for _ in range(arrivals.NEW_A_DAY):
+        with pytest.raises(LimitReached, match=arrivals.FROM_ALL[:30]):
+            door.admit("203.0.113.9")
+    monkeypatch.setattr("studio.pace.time.monotonic", lambda: clock + 3601)
+    for _ in range(arrivals.NEW_AN_HOUR):
+        door.admit("203.0.113.9")
+    with pytest.raises(LimitReached, match="from your network"):
+        door.admit("203.0.113.9")
+
+
 @pytest.mark.usefixtures("bare")
 def test_whoever_is_away_longest_without_a_label_makes_room(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitors, "MAX_VISITORS", 3)
