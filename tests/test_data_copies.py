@@ -257,6 +257,23 @@ def test_finished_runs_come_back_and_going_ones_do_not(db: Database, settings: S
     again.close()
 
 
+def test_many_old_runs_are_a_few_commits(db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub counts commits: one a run would take the labels' share for hours."""
+    project = projects.create(db, "Runs")
+    db.insert("runs", [_run(f"run{n}", project.project_id, "finished") for n in range(30)])
+    for n in range(30):
+        (settings.runs_dir / f"run{n}").mkdir(parents=True)
+        (settings.runs_dir / f"run{n}" / "weights").write_bytes(b"\0\1" * 500)
+    place, puts = FolderPlace(tmp_path / "bucket"), []
+    put = place.put
+    monkeypatch.setattr(copies, "MAX_PIECE", 10_000)
+    monkeypatch.setattr(place, "put", lambda files: [puts.append(set(files)), put(files)])
+    assert Copier(settings, db, place).copy()
+    of_runs = [files for files in puts if any(name.startswith("runs/") for name in files)]
+    assert sorted(map(len, of_runs)) == [10, 10, 10]
+    assert {name for name in place.sizes() if name.startswith("runs/")} == {f"runs/run{n}/weights" for n in range(30)}
+
+
 def _run(run_id: str, project_id: str, status: str) -> dict[str, object]:
     empty = dict.fromkeys(("owner", "module", "device", "snapshot_id", "error"), "")
     blank = dict.fromkeys(("config", "progress", "result"), "{}")
