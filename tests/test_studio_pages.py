@@ -113,6 +113,14 @@ NAMELESS = """() => [...document.querySelectorAll('input, textarea, select, butt
     .map(e => e.outerHTML.slice(0, 160))"""
 
 
+STOPWATCH_TAKEN_BACK = """() => new Promise((done) => {
+    let began = 0, ran = false;
+    const number = requestAnimationFrame(() => { ran = (performance.now() - began) / 1e3 > 0; });
+    cancelAnimationFrame(number);
+    setTimeout(() => done(number < 0 && !ran), 300);
+})"""
+
+
 def on_a_phone(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -127,6 +135,7 @@ def test_a_page_comes_to_rest(app: App, page: Any, path: str) -> None:
     )
     visit(page, app, path)
     page.wait_for_function("performance.now() - window.asked_at > 500", polling=100)
+    assert page.evaluate(STOPWATCH_TAKEN_BACK), "or one with a frame's number would take back the frame"
 
 
 # --- home ---

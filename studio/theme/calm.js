@@ -3,10 +3,13 @@
 {
   const STOPWATCH_MS = 200;
   const nextFrame = window.requestAnimationFrame.bind(window);
+  const forgetFrame = window.cancelAnimationFrame.bind(window);
   const isStopwatch = (callback) => /performance\.now\(\)\s*-[^;]*\/\s*1e3/.test(String(callback));
 
+  // Its number is below zero, so that whoever takes it back does not take back somebody's frame of the same number.
   window.requestAnimationFrame = (callback) => {
-    if (isStopwatch(callback)) return setTimeout(() => callback(performance.now()), STOPWATCH_MS);
+    if (isStopwatch(callback)) return -setTimeout(() => callback(performance.now()), STOPWATCH_MS);
     return nextFrame(callback);
   };
+  window.cancelAnimationFrame = (number) => (number < 0 ? clearTimeout(-number) : forgetFrame(number));
 }
