@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 import gradio as gr
@@ -25,13 +26,17 @@ def offer(
 ) -> str:
     """A file of all these rows, `what` in its name; the address to fetch it from."""
     name = f"{safe_name(project.name).lower()[:40]}-{what}-{home.stamp()}.csv"
+    path = folder_of(studio.settings.export_dir, project.owner) / name
     try:
-        path = folder_of(studio.settings.export_dir, project.owner) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8-sig", newline="") as out:
             write(out, names, _announced(rows))
-    except OSError as error:
-        raise home.words(error, studio.settings) from error
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink()  # half a list is none, and takes the room that is short
+        if isinstance(error, OSError):
+            raise home.words(error, studio.settings) from error
+        raise
     return studio.offers.add(path, name, viewer.owner)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data import adjudications, gold, projects
+from data.errors import StudioError
 from data.pseudonyms import Pseudonyms
 from data.records import Project
 from data.settings import Settings
@@ -66,6 +68,19 @@ def test_pages_and_file_hold_the_whole_list_in_its_order(studio: Studio, project
     rows = written(studio, project, ("item_id", "prompt_id", *lists.raw[view]), raw)
     assert [row[0] for row in rows] == [row.item_id for row in every]
     assert not any("annotator1," in cell or cell.startswith("=") for row in rows for cell in row)
+
+
+def test_a_file_that_cannot_be_finished_is_not_left(studio: Studio, project: Project) -> None:
+    """A full disk has no room for half a list."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        yield ("one",)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = set(studio.settings.export_dir.iterdir())
+    with pytest.raises(StudioError):
+        written(studio, project, ("item",), rows())
+    assert set(studio.settings.export_dir.iterdir()) == before
 
 
 def test_no_list_stops_early(studio: Studio, project: Project) -> None:
