@@ -44,12 +44,16 @@ def test_every_knob_moves_the_estimate_the_right_way() -> None:
     assert estimate(SMOLLM_135M, "sft", SftConfig(tuning="qlora")).total < start
 
 
+SIZES = ("num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
+
+
 def test_a_folder_that_is_no_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="of a decoder"):
         shape_of(str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(BadInput, match="of a decoder"):
-        shape_of(str(tmp_path))
+    for odd in ({"model_type": "t5"}, [], {"text_config": "small"}, {"hidden_size": 64, **dict.fromkeys(SIZES, 0)}):
+        (tmp_path / "config.json").write_text(json.dumps(odd))
+        with pytest.raises(BadInput, match="of a decoder"):
+            shape_of(str(tmp_path))
 
 
 @pytest.mark.model

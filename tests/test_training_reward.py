@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,16 @@ def test_what_is_no_reward_model_is_not_taken_for_one(tmp_path: Path, base: Path
     for folder in (str(parent.path / "adapter"), ""):
         with pytest.raises(EngineError, match="no reward model"):
             RewardModel.load(ModelSpec("local", str(base), folder))
+
+
+@pytest.mark.parametrize("kinds", [[1, None], "LlamaForSequenceClassification"])
+def test_what_a_config_says_of_its_kind_is_only_words(tmp_path: Path, base: Path, kinds: object) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(base, folder)
+    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(said | {"architectures": kinds}), encoding="utf-8")
+    assert not is_reward_model(folder)
+    load_base(ModelSpec("local", str(folder)))
 
 
 def test_all_weights_make_a_model_that_scores_wherever_it_is_loaded(tmp_path: Path, base: Path) -> None:

@@ -112,7 +112,7 @@ def shape_of(base: str) -> Shape:
             head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // heads),
             tied=bool(raw.get("tie_word_embeddings", False)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise BadInput(
             f"The memory a run needs cannot be told in advance: {Path(base).name} has no config.json of a decoder."
         ) from error

@@ -101,7 +101,7 @@ def load_base(
         dtype = torch.float32 if small else compute_dtype()
     if scoring:
         config.num_labels = 1
-    elif any(kind.endswith(SCORING_KIND) for kind in config.architectures or ()):
+    elif any(str(kind).endswith(SCORING_KIND) for kind in config.architectures or ()):
         raise EngineError(f"{name} is a reward model: it scores answers and writes none; choose another model.")
     model = _read(
         name,
