@@ -209,6 +209,35 @@ def test_what_was_on_the_screen_goes_with_the_answer(site: Site, page: Any) -> N
     assert by_way["a"] == pytest.approx(by_way[""], abs=0.1)  # the answer that was read less counts
 
 
+OPENED_BEHIND = """{
+    let hidden = true, waiting = [];
+    const painted = window.requestAnimationFrame.bind(window);
+    Object.defineProperty(document, "hidden", {get: () => hidden});
+    window.requestAnimationFrame = (drawn) =>
+        hidden && String(drawn).includes("MessageChannel") ? waiting.push(drawn) : painted(drawn);
+    window.comeToTheFront = () => {
+        hidden = false;
+        document.dispatchEvent(new Event("visibilitychange"));
+        waiting.forEach((drawn) => painted(drawn));
+    };
+}"""
+
+
+def test_a_page_opened_behind_another_is_looked_at_from_when_it_is_seen(site: Site, page: Any) -> None:
+    """What it waited there is no part of the look, and takes nothing from it: the label would be told as too fast."""
+    site.open(seed_project(site.db, 5))
+    page.add_init_script(OPENED_BEHIND)
+    page.goto(f"{site.url}/label")
+    page.wait_for_selector('.al[data-state="ready"][data-armed=""]')
+    page.evaluate("comeToTheFront()")
+    page.wait_for_selector(READY)
+    page.wait_for_timeout(LOOK)
+    sent = posted(page)
+    press(page, "1")
+    saved(page)
+    assert [event["dwell_ms"] >= 120 for event in sent] == [True]
+
+
 def test_a_jump_back_and_forth_keeps_the_place_and_adds_up_what_was_seen(site: Site, page: Any) -> None:
     site.open(seed_texts(site.db, [(f"Long {i}", LONG + f" {i}", LONG[::-1] + f" {i}") for i in range(3)]))
     visit(page, site.url)

@@ -168,6 +168,7 @@ class LabelPage {
     afterPaint(() => {
       if (this.current !== one) return;
       this.armedAt = performance.now();
+      this.hiddenMs = 0; // of a page in the background nothing is painted: it was not looked at yet
       this.screen.armed(one.item.id);
       whenIdle(() => {
         this.feed.buildAhead();
