@@ -5,7 +5,7 @@ Votes are shown by pseudonym: who decides should weigh what was said, not who sa
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from studio.item_tab import Row
 from studio.render import Html, ago, count, empty, esc
 
 Known = TypeVar("Known", Gold, Adjudication)
+NEWCOMER = "a newcomer"  # whose first label came after the names were looked up: next time they have theirs
 
 
 class Disagreements:
@@ -40,7 +41,7 @@ class Disagreements:
         return self._decided(project, limit, offset) if view == "decided" else self._open(project, limit, offset)
 
     def _open(self, project: Project, limit: int | None, offset: int) -> Iterator[Row]:
-        names = Pseudonyms(self._db, project.project_id).everybody()
+        names = defaultdict(lambda: NEWCOMER, Pseudonyms(self._db, project.project_id).everybody())
         for item in adjudications.open_items(self._db, project.project_id, limit, offset):
             votes = Counter(said.outcome for said in item.said)
             says = ", ".join(f"{n} × {words.OUTCOME_NAMES[outcome]}" for outcome, n in votes.most_common())

@@ -83,6 +83,14 @@ def test_a_file_that_cannot_be_finished_is_not_left(studio: Studio, project: Pro
     assert set(studio.settings.export_dir.iterdir()) == before
 
 
+def test_whoever_begins_while_the_list_is_read_does_not_end_it(
+    studio: Studio, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pseudonyms, "everybody", lambda _: {})
+    rows = list(Disagreements(studio).find(project, "open", "", 5))
+    assert ["a newcomer" in str(row.raw) for row in rows] == [True] * 5
+
+
 def test_no_list_stops_early(studio: Studio, project: Project) -> None:
     """Counted in the tables, by other statements than those of the lists."""
     sql = """select item, count(distinct said) as answers, count(*) as people from (
