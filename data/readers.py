@@ -265,7 +265,7 @@ def unescape(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell.lstrip("'")[:1] in _FORMULA else cell
 
 
-_FORMULA = frozenset("=+-@\t\r")
+_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # the wide ones where East Asian characters are typed
 
 
 def _check_parquet(file: Any, name: str, limit: int) -> int:

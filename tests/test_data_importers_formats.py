@@ -328,10 +328,10 @@ def test_a_preview_of_a_long_file_says_how_far_it_looked(settings: Settings, mon
     assert (table.rows, table.complete, table.total_rows) == (10, False, 30)
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "'=1", "''-", "'", "", "a=1", "'a", " =1"])
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "'=1", "''-", "'", "", "a=1", "'a", " =1"])
 def test_a_formula_in_a_cell_is_disarmed_and_comes_back(cell: str) -> None:
     assert unescape(escape(cell)) == cell
-    assert escape(cell)[:1] not in ("=", "+", "-", "@", "\t", "\r")
+    assert escape(cell)[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝")
 
 
 def peak_memory(code: str, *args: str) -> int:
