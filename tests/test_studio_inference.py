@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from data.engine import GenRequest, LabelRequest, Message, ModelSpec
+from data.engine import Engine, GenRequest, LabelRequest, Message, ModelSpec
 from data.errors import EngineError
 from data.settings import Settings
 from studio.inference import Inference, InferenceStatus
@@ -75,7 +75,8 @@ def test_an_endpoint_needs_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_nothing_runs_until_the_first_request_and_unload_ends_it(tmp_path: Path, base: ModelSpec) -> None:
     inference = Inference(Settings(home=tmp_path))
     assert inference.status() == InferenceStatus()
-    model = inference.open(base)
+    model, seen = _opened(inference, base)
+    assert seen & {f"loading {base.base}", "starting"}, "the status is there while a model loads"
     status = inference.status()
     assert status.running
     assert status.models == (base.base,)
@@ -88,6 +89,17 @@ def test_nothing_runs_until_the_first_request_and_unload_ends_it(tmp_path: Path,
     assert "".join(model.stream(ask()))  # a handle outlives the worker: the next request starts another
     assert inference.status().pid not in (0, status.pid)
     inference.close()
+
+
+def _opened(inference: Inference, spec: ModelSpec) -> tuple[Engine, set[str]]:
+    """And what the worker said it was doing meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        opening = thread.submit(inference.open, spec)
+        seen = set()
+        while not opening.done():
+            seen.add(inference.status().doing)
+            time.sleep(0.01)
+    return opening.result(), seen
 
 
 @pytest.mark.model
@@ -194,21 +206,6 @@ def test_unloading_while_somebody_reads_is_said_to_them(inference: Inference, ba
     inference.unload()
     with pytest.raises(EngineError, match="unloaded to make room"):
         list(stream)
-
-
-@pytest.mark.model
-def test_status_answers_while_a_model_loads(inference: Inference, base: ModelSpec) -> None:
-    inference.unload()
-    opening = threading.Thread(target=inference.open, args=(base,))
-    opening.start()
-    seen = set()
-    while opening.is_alive():
-        seen.add(inference.status().doing)
-        time.sleep(0.01)
-    opening.join()
-    assert seen & {f"loading {base.base}", "starting"}
-    while inference.status().models != (base.base,) or inference.status().doing:
-        time.sleep(0.05)
 
 
 @pytest.mark.model
