@@ -89,14 +89,14 @@ class GoldItems:
     title = (
         "Items whose right answer is known. They are mixed in now and then, look like any other, and tell how well people label."
     )
-    views: Sequence[tuple[str, str]] = (("Suggested", "suggested"), ("Gold now", "gold"), ("Any item", "any"))
+    views: Sequence[tuple[str, str]] = (("Suggested", "suggested"), ("Known now", "gold"), ("Any item", "any"))
     headings = ("Right answer", "Where from")
     raw: Mapping[str, Sequence[str]] = {
         "suggested": ("outcome", "labels"),
         "gold": ("outcome", "source", "by", "at", "note"),
         "any": ("gold",),
     }
-    do, undo, reason, searchable = "Make it gold", "Withdraw", "Note", True
+    do, undo, reason, searchable = "Make it known", "Withdraw", "Note", True
 
     def __init__(self, studio: Studio) -> None:
         self._db = studio.db
@@ -153,7 +153,7 @@ class GoldItems:
                     "Change that",
                 )
             return empty(f"Items are suggested when {gold.MIN_UNANIMOUS} people agree on them; there is none yet.")
-        return empty("No item is gold yet: choose one under “Any item”." if view == "gold" else "No item matches.")
+        return empty("No item is known yet: choose one under “Any item”." if view == "gold" else "No item matches.")
 
     def is_decided(self, project: Project, item_id: str) -> bool:
         return any(each.item_id == item_id for each in gold.current(self._db, project.project_id))
@@ -162,13 +162,13 @@ class GoldItems:
         agreed = gold.agreed(self._db, project.project_id, item_id)
         source: gold.Source = "unanimous" if agreed == outcome else "entered"
         gold.add(self._db, project.project_id, item_id, outcome, actor, source, reason)
-        return f"It is gold: {words.OUTCOME_NAMES[outcome]}."
+        return f"It is a known item: {words.OUTCOME_NAMES[outcome]}."
 
     def take_back(self, project: Project, item_id: str, reason: str, actor: str) -> str:
         if not self.is_decided(project, item_id):
-            raise BadInput("This item is not gold.")
+            raise BadInput("This is not a known item.")
         gold.withdraw(self._db, project.project_id, item_id, actor, reason)
-        return "It is gold no more; what people said to it stays."
+        return "It is no known item any more; what people said to it stays."
 
 
 def _newest(db: Database, project: Project, every: Sequence[Known], limit: int | None, offset: int) -> Iterator[tuple[Known, str]]:

@@ -98,7 +98,7 @@ def _tested(held_out: int, at_most: str = "") -> Row:
     return (
         "Kept for testing",
         "none yet",
-        "a fifth of all prompts is; none of these is among them, so the run can tell less of itself",
+        "no held-out prompt is among these, so the run cannot show that it learned more than them",
     )
 
 

@@ -78,7 +78,7 @@ class ProjectPage:
         heading("How this project is labelled", "What you save here counts from then on; labels that were given stay as they are.")
         self.about = block(elem_id="project-about")
         with gr.Row(equal_height=False):
-            with gr.Column(elem_classes="st-panel", min_width=320):
+            with gr.Column(min_width=320), gr.Column(elem_classes="st-panel"):
                 block('<h2 class="st-h2">Guidelines</h2>')
                 self.guidelines = gr.Textbox(
                     "", label="What makes an answer good?", info="Markdown; shown beside every pair.", lines=10,

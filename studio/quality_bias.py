@@ -48,7 +48,7 @@ class Card(NamedTuple):
 
 
 _GOLD = Measure(
-    "gold", "Right on known items", "at least 80 % is expected", "Gold right",
+    "gold", "Right on known items", "at least 80 % is expected", "Known items right",
     words.Told("right on known items", "often wrong on known items", "right on known items"), True,
 )  # fmt: skip
 PAIRS = Card(
@@ -122,20 +122,29 @@ def _bias(kind: Card, project: AnyCard, annotators: Sequence[AnyCard], people: S
         return empty("Biases show in labels given here, and there are none yet.", "label", "Label the first answers")
     called = [(card, people[card.annotator]) for card in annotators if card.annotator is not None]
     called.sort(key=lambda each: -each[0].n_labels)
-    said, figure = _who_stands_out(called, names), _figure(kind, project, called, names)
+    said, figure = _who_stands_out(kind, called, names), _figure(kind, project, called, names)
     return Html(
         f'<div class="st-stack">{said}{_project_card(kind, project)}{figure}{_cards(kind, called, names)}'
         f'<p class="st-sub">{esc(kind.signs)}</p></div>'
     )
 
 
-def _who_stands_out(called: Sequence[tuple[AnyCard, str]], names: Names) -> Html:
+def _who_stands_out(kind: Card, called: Sequence[tuple[AnyCard, str]], names: Names) -> Html:
     """The flags of anybody's card, by name."""
     out = [note(f"{names.of(who)}: {flag}", "warn") for card, who in called for flag in card.flags]
     more = (
         note(f"{len(out) - MOST_SIGNS:,} more such signs are in the table of annotators.", "warn") if len(out) > MOST_SIGNS else ""
     )
-    return Html(f"<div>{''.join(out[:MOST_SIGNS])}{more}</div>") if out else note("Nobody stands out.", "good")
+    if out:
+        return Html(f"<div>{''.join(out[:MOST_SIGNS])}{more}</div>")
+    if any(_open(getattr(card, measure.field)) for card, _ in called for measure in kind.measures if measure.told):
+        return note("Nobody stands out. Not everything can be told yet: the tables say where there are too few labels.")
+    return note("Nobody stands out.", "good")
+
+
+def _open(of: Share | Effect) -> bool:
+    """Whether more labels might still show something: not measured, or too few to tell."""
+    return of.value is None or (of.n < (of.n_needed or 0) and not stands_out(of))
 
 
 def _project_card(kind: Card, card: AnyCard) -> Html:

@@ -98,7 +98,7 @@ def _seconds(seen: Overview) -> Html:
 def _annotators(found: Sequence[Annotator], names: Names) -> Sheet:
     columns = [
         Column("Annotator"), Column("Labels", "num"), Column("Skips", "num", wide=True), Column("Seconds a label", "num"),
-        Column("Gold right", "num"), Column("Same when repeated", "num"), Column("Flagged", "num"),
+        Column("Known items right", "num"), Column("Same when repeated", "num"), Column("Flagged", "num"),
         Column("Last", "num", wide=True),
     ]  # fmt: skip
     rows = [

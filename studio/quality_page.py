@@ -47,7 +47,7 @@ class QualityPage:
             for name, title, lists in (
                 ("flagged", "Flagged", self.flagged),
                 ("disagreements", "Disagreements", self.disagreements),
-                ("gold", "Gold", self.gold),
+                ("gold", "Known items", self.gold),
             ):
                 with gr.Tab(title, id=name) as tab:
                     lists.build()

@@ -154,11 +154,13 @@ def _left_out(alone: Sequence[tuple[Chart, str]]) -> str:
     titles: dict[str, list[str]] = {}
     for chart, run in alone:
         titles.setdefault(run, []).append(chart.whole)
-    told = "; ".join(f"{run}: {', '.join(dict.fromkeys(each))}" for run, each in titles.items())
-    are = "is" if len(alone) == 1 else "are"
+    named = {run: list(dict.fromkeys(each)) for run, each in titles.items()}  # one name may stand for two: training, held out
+    told = "; ".join(f"{run}: {', '.join(each)}" for run, each in named.items())
+    total = sum(map(len, named.values()))
+    are = "is" if total == 1 else "are"
     return (
-        f'<p class="st-sub st-left-out">{figures(count(len(alone), "chart"))} {are} left out, as only one of these runs reports '
-        f"what would be on {'it' if len(alone) == 1 else 'them'}; the run's own page shows it. {esc(told)}.</p>"
+        f'<p class="st-sub st-left-out">{figures(count(total, "chart"))} {are} left out, as only one of these runs reports '
+        f"what would be on {'it' if total == 1 else 'them'}; the run's own page shows it. {esc(told)}.</p>"
     )
 
 

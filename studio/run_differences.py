@@ -139,7 +139,7 @@ def _gain(found: Estimate | None) -> str:
     if found is None or found.value is None:
         return NOTHING
     span = f" ({100 * found.low:+.0f} to {100 * found.high:+.0f})" if found.low is not None and found.high is not None else ""
-    return f"{100 * found.value:+.0f} points{span}"
+    return f"{100 * found.value:+.0f} points{span}".replace("-", "−")
 
 
 def _accuracy(share: Any, rows: int) -> str:

@@ -53,6 +53,8 @@ def test_what_its_own_interval_still_allows_is_no_finding() -> None:
         assert "too few to tell: 29 of about 36" in told
         assert "st-out" not in html
         assert "Nobody stands out." in html
+        assert "Not everything can be told yet" in html
+        assert "st-note good" not in html
     again = Repeats(np.zeros(20, dtype=np.int64), np.zeros(20, dtype=np.int64), (np.arange(20) < 11).astype(np.int64))
     told = row(pairs(chose(30, 30), again), "Changed with the side")  # 11 of 20: p = 0.046, from 34 %
     assert "too few to tell: 20 of about" in told

@@ -295,14 +295,14 @@ def test_unanimous_items_become_gold_and_can_be_withdrawn(app: App, page: Any) -
     first.click()
     page.locator("#quality-gold .st-answers").wait_for()
     page.locator("#gold-outcome").get_by_text("Answer 1" if suggested[item] == "first" else "Answer 2").click()
-    press(page, "Make it gold")
-    page.get_by_text("It is gold").wait_for()
+    press(page, "Make it known")
+    page.get_by_text("It is a known item").wait_for()
     [new] = [g for g in gold.current(app.db, project.project_id) if g.item_id not in before]
     assert (new.item_id, new.outcome, new.source, new.actor) == (item, suggested[item], "unanimous", "local")
-    page.locator("#gold-view").get_by_text("Gold now").click()
+    page.locator("#gold-view").get_by_text("Known now").click()
     page.locator(f'#quality-gold [data-pick="{item}"]').click()
     press(page, "Withdraw")
-    page.get_by_text("It is gold no more").wait_for()
+    page.get_by_text("It is no known item any more").wait_for()
     assert {g.item_id for g in gold.current(app.db, project.project_id)} == before
 
 

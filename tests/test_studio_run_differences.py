@@ -64,7 +64,7 @@ def test_win_rates_are_those_of_the_models_of_these_runs() -> None:
     mine = side(run("a", model_id="m-a"), run("b"))
     found = [comparison("m-a", rule_win_rate=estimate, accuracy_gain={**estimate, "value": 0.1, "low": -0.02, "high": 0.22})]
     said = wins(mine, [*found, comparison("m-x", rule_win_rate=estimate), comparison("m-a", "failed")])
-    assert text(said).endswith("a against base 70 % (60–80 %) +10 points (-2 to +22) the rules, 9 prompts")
+    assert text(said).endswith("a against base 70 % (60–80 %) +10 points (−2 to +22) the rules, 9 prompts")
     assert 'href="./compare?result=c-m-a-finished"' in said
     assert "None of these has been compared" in wins(mine, [])
 
