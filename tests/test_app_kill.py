@@ -135,7 +135,7 @@ def wait_for(clients: Sequence[Outbox], more: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.browser  # not of the fast part: it starts the app again and again
+@pytest.mark.slow  # a minute; test_studio_label_lost kills the server, test_studio_warm_training one beside a run
 def test_labels_and_a_run_survive_kill_9_of_the_app(serve_app: Callable[..., AppProcess], tmp_path: Path) -> None:
     home = tmp_path / "killed"
     seeded = seed(home, 15, 0)

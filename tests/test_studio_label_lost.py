@@ -74,7 +74,6 @@ def killable(tmp_path: Path) -> Iterator[Any]:
         process.kill()
 
 
-@pytest.mark.slow  # tests/test_app_kill.py kills the whole app in the quick part
 def test_labels_in_flight_survive_kill_9_of_the_server(killable: Any, page: Any) -> None:
     """Three times the server is killed while somebody goes on labelling; every answer is there exactly once in the end."""
     process = killable()

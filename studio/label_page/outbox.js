@@ -74,11 +74,11 @@ export class Outbox {
   sendSoon() {
     const send = () => {
       clearTimeout(unpainted);
-      this.onChange();
-      this.flush();
+      this.onChange(); // before the next key counts, so that "saved" is never said of what is not
+      whenIdle(() => this.flush());
     };
     const unpainted = setTimeout(send, UNPAINTED_MS);
-    afterPaint(() => whenIdle(send));
+    afterPaint(send);
   }
 
   // Oldest first, of every project of this person.
