@@ -239,9 +239,10 @@ class Jobs:
                 if run.status == "queued":
                     self._refuse(run, run_launch.RESTORED)
             self._restored.clear()
+        ending = self._ending.copy()  # before the runs are read: of those read as running, none has ended since unseen
         active = runs.active(self._db)
         for run in active:
-            if run.status == "running" and run.run_id not in self._ending:
+            if run.status == "running" and run.run_id not in ending:
                 self._try(run, self._follow, run)
         for run, device in run_queue.due(active, run_queue.devices_of(self.gpus), self._ending):
             self._try(run, self._launch, run.run_id, device)

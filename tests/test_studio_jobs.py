@@ -404,6 +404,29 @@ def test_an_end_that_was_seen_but_not_acted_on(settings: Settings, db: Database,
     second.close()
 
 
+def test_a_run_that_ends_while_the_runs_are_read_ends_once(
+    jobs: Jobs, db: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, see_off, seen = runs.active, Jobs._see_off, list[str]()
+
+    def stale(database: Database) -> list[Run]:
+        found = read(database)
+        for ending in list(jobs._ending.values()):
+            ending.join()
+        return found
+
+    def counted(self: Jobs, run_id: str) -> None:
+        seen.append(run_id)
+        time.sleep(0.2)  # so that the runs are read while it is still "running"
+        see_off(self, run_id)
+
+    monkeypatch.setattr(runs, "active", stale)
+    monkeypatch.setattr(Jobs, "_see_off", counted)
+    run = wait(db, begin(jobs, project, steps=1).run_id, ended)
+    wait(db, begin(jobs, project, steps=1).run_id, ended)  # the first has been looked at for long enough
+    assert seen.count(run.run_id) == 1
+
+
 # --- outputs ----------------------------------------------------------------------------------------------------------------
 
 
