@@ -1,17 +1,19 @@
 """Recipes, measured: which settings make the demo model better from a given number of labels, on labels drawn more than once?
 
-    make bench-recipe      (.venv/bin/python -m tests.bench.recipe [quick] [full] [plain] [--seeds 0 1] [--only TEXT])
+    make bench-recipe      (.venv/bin/python -m tests.bench.recipe [quick] [full] [plain] [rewards] [--seeds 0 1] [--only TEXT])
 
 `quick` is the grid behind `training/recipes/quick-100.json` (100 labels), `full` tunes all weights on 200, `plain` is methods
-without a reference on 200. Labels are given by the demo world's rules on the model's own samples; a seed draws other prompts, other
-samples, other held-out prompts. A point is trained by the method's own module in this process and graded by the rules on 200
-held-out prompts × 4 answers at temperature 0.8; its interval is clustered by prompt, over all seeds. What is done is kept in
-`$STUDIO_HOME/bench/recipe.jsonl` and not done again.
+without a reference on 200, `rewards` samples answers to 200 prompts, graded by the rules or by a reward model of 200 labels.
+Labels are given by the demo world's rules on the model's own samples; a seed draws other prompts, other samples, other held-out
+prompts. A point is trained by the method's own module in this process and graded by the rules on 200 held-out prompts × 4 answers
+at temperature 0.8; its interval is clustered by prompt, over all seeds. What is done is kept in `$STUDIO_HOME/bench/recipe.jsonl`
+and not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import itertools
 import json
@@ -36,6 +38,7 @@ from training.methods import METHOD_FACTS
 
 MODEL = Path(__file__).resolve().parents[2] / "data" / "demo" / "model"
 HELD_OUT, SAMPLES, CANDIDATES, TOKENS = 200, 4, 4, 48
+JUDGE = "reward model"
 
 
 class Point(NamedTuple):
@@ -66,6 +69,10 @@ GRIDS: dict[str, tuple[Point, ...]] = {
     "full": (
         *(point("sft", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5, 1e-3)),
         *(point("dpo", 200, tuning="full", learning_rate=rate, epochs=3.0) for rate in (1e-4, 3e-4, 3e-5)),
+    ),
+    "rewards": (
+        *(point("grpo", 200, tuning="lora", epochs=epochs) for epochs in (1.0, 3.0)),
+        *(point("rloo", 200, tuning="lora", reward=JUDGE, epochs=epochs) for epochs in (1.0, 3.0)),
     ),
     "quick": (
         *(_quick("dpo", 1e-3, epochs, beta=1.0, sft_weight=1.0) for epochs in (3.0, 5.0, 8.0, 12.0)),
@@ -108,6 +115,9 @@ def rows_for(method: Method, labels: int, sampled: Sequence[Sampled], seed: int)
     layout = METHOD_FACTS[method].layout
     for prompt, answers in sampled:
         turn = {"prompt": [{"role": "user", "content": prompt}], "prompt_id": prompt[:60], "split": "train"}
+        if layout == "prompts":
+            rows.append({**turn, "reference": None})
+            continue
         shown = rng.sample(list(answers), len(answers))
         if layout == "binary":
             rows += [{**turn, "completion": _said(text), "label": grade(prompt, text).good} for text in shown[:2]]
@@ -132,8 +142,8 @@ def _said(text: str) -> list[dict[str, str]]:
 class World:
     """One seed's prompts, samples and the share of good answers before any training."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed, base = seed, ModelSpec("local", str(MODEL))
+    def __init__(self, seed: int, home: Path) -> None:
+        self.seed, self.home, base = seed, home / str(seed), ModelSpec("local", str(MODEL))
         self.train = sample(base, self._prompts(420, "train"), CANDIDATES, seed)
         self.held_out = self._prompts(HELD_OUT, "held_out")
         self.before = self.graded(base)
@@ -141,35 +151,53 @@ class World:
     def _prompts(self, count: int, split: Split) -> list[str]:
         return [p.prompt for p in sample_prompts(count, split, random.Random(f"recipe:{split}:{self.seed}"))]  # type: ignore[arg-type]
 
+    @functools.cached_property
+    def judge(self) -> ModelSpec:
+        """A reward model of 200 labels."""
+        return trained(point("reward", 200, tuning="lora", epochs=3.0), self).spec
+
     def graded(self, spec: ModelSpec) -> list[float]:
         """Of every answer on the held-out prompts whether it is good, prompt by prompt."""
         found = sample(spec, self.held_out, SAMPLES, 1000 + self.seed)
         return [float(grade(prompt, answer).good) for prompt, answers in found for answer in answers]
 
 
-def measure(point: Point, world: World) -> dict[str, Any]:
-    """Train it once and grade it."""
+class Trained(NamedTuple):
+    """What a run left, and the processor seconds of the training alone."""
+
+    spec: ModelSpec
+    steps: int
+    cpu_seconds: float
+
+
+def trained(point: Point, world: World) -> Trained:
+    """Train it once, by the method's own module."""
     import pyarrow
     import pyarrow.parquet
 
     config = config_class(point.method)(**dict(point.settings), seed=world.seed)
-    with tempfile.TemporaryDirectory() as home:
-        run_folder, frozen = Path(home) / "runs" / "r", Path(home) / "data.parquet"
-        rows = rows_for(point.method, point.labels, world.train, world.seed)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), frozen)
-        args = run_args(ModelSpec("local", str(MODEL)), config)
-        run = RunDir.create(
-            run_folder, {"args": args, "data": {"file": "data.parquet", "sha256": sha256_of(frozen)}, "versions": {}}
-        )
-        frozen.rename(run_folder / "data.parquet")
-        started = time.process_time()
-        result = importlib.import_module(f"training.{point.method}").main(run)
-        seconds = time.process_time() - started
-        whole = config.tuning == "full"
-        spec = (
-            ModelSpec("local", str(run_folder / "model")) if whole else ModelSpec("local", str(MODEL), str(run_folder / "adapter"))
-        )
-        return {"after": world.graded(spec), "cpu_seconds": round(seconds, 1), "steps": result["steps"]}
+    run_folder = world.home / str(point).replace(" ", "_")
+    args = run_args(ModelSpec("local", str(MODEL)), config)
+    if ("reward", JUDGE) in point.settings:
+        args["reward_model"] = world.judge.to_json()
+    table = pyarrow.Table.from_pylist(rows_for(point.method, point.labels, world.train, world.seed))
+    world.home.mkdir(exist_ok=True)
+    frozen = world.home / "data.parquet"
+    pyarrow.parquet.write_table(table, frozen)
+    run = RunDir.create(run_folder, {"args": args, "data": {"file": "data.parquet", "sha256": sha256_of(frozen)}, "versions": {}})
+    frozen.rename(run_folder / "data.parquet")
+    started = time.process_time()
+    result = importlib.import_module(f"training.{point.method}").main(run)
+    seconds = time.process_time() - started
+    whole = ModelSpec("local", str(run_folder / "model"))
+    spec = whole if config.tuning == "full" else ModelSpec("local", str(MODEL), str(run_folder / "adapter"))
+    return Trained(spec, result["steps"], round(seconds, 1))
+
+
+def measure(point: Point, world: World) -> dict[str, Any]:
+    """Train it once and grade it."""
+    made = trained(point, world)
+    return {"after": world.graded(made.spec), "cpu_seconds": made.cpu_seconds, "steps": made.steps}
 
 
 def rows_of(points: Sequence[Point], done: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[Row]:
@@ -201,17 +229,18 @@ def main() -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     done = {(one["point"], one["seed"]): one for one in map(json.loads, lines)}
-    for seed in flags.seeds:
-        world: World | None = None
-        for each in points:
-            if (str(each), seed) in done:
-                continue
-            world = world or World(seed)
-            one = {"point": str(each), "seed": seed, "before": world.before, **measure(each, world)}
-            done[str(each), seed] = one
-            with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(one) + "\n")
-            print(next(rows_of([each], done, flags.seeds)), flush=True)
+    with tempfile.TemporaryDirectory() as home:
+        for seed in flags.seeds:
+            world: World | None = None
+            for each in points:
+                if (str(each), seed) in done:
+                    continue
+                world = world or World(seed, Path(home))
+                one = {"point": str(each), "seed": seed, "before": world.before, **measure(each, world)}
+                done[str(each), seed] = one
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(one) + "\n")
+                print(next(rows_of([each], done, flags.seeds)), flush=True)
     publish("recipe", list(rows_of(points, done, flags.seeds)), ("torch", "transformers", "peft", "trl"))
 
 
