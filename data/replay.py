@@ -1,6 +1,6 @@
 """Bringing a database and its journal to the same commit: migrations, replay of journal groups, and a full copy as a new journal.
 
-Works on an open connection it is handed; `data/database.py` decides when.
+Works on an open connection it is handed; `data/database_file.py` decides when.
 """
 
 from __future__ import annotations

@@ -299,7 +299,7 @@ def test_a_closed_database_says_so(settings: Settings) -> None:
 
 
 def test_the_log_is_folded_into_the_file_as_it_grows(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.database.CHECKPOINT_BYTES", 100_000)
+    monkeypatch.setattr("data.commit.CHECKPOINT_BYTES", 100_000)
     db = Database(settings)
     for i in range(30):
         db.insert("people", [person(f"{i}-{j}", "x" * 1000) for j in range(20)])

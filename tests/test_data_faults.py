@@ -109,9 +109,9 @@ def test_a_full_disk_at_a_checkpoint_closes_nothing_for_good(small_disk: Path, m
         stored.add(f"first {i}")
     fill(small_disk, 200_000)
     with pytest.raises(duckdb.Error):
-        db._connection().execute("checkpoint")
+        db._file.connection.execute("checkpoint")
     assert names(db) == stored
-    monkeypatch.setattr("data.database.CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr("data.commit.CHECKPOINT_BYTES", 1)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 1 << 40}))
     db.insert("people", [person("second")])
     stored.add("second")

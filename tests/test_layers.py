@@ -77,7 +77,7 @@ def test_the_web_is_in_studio_alone() -> None:
 
 
 def test_one_file_knows_the_database_engine() -> None:
-    assert {i.file for i in every() if i.top == "duckdb"} == {"data/database.py"}
+    assert {i.file for i in every() if i.top == "duckdb"} == {"data/connection.py"}
 
 
 def test_torch_is_in_training_alone() -> None:

@@ -61,7 +61,7 @@ def build(home: Path, labels: int = LABELS) -> tuple[Database, str]:
                    null, {at}, '', '[]', '[]', 1.0, '' from ({shown})""",
         "checkpoint",
     ):
-        db._connection().execute(sql)
+        db._file.connection.execute(sql)
     return db, p
 
 
