@@ -1,12 +1,12 @@
 """The loop, measured: does a model get better from two hundred labels, how sure is that, and how long does it take?
 
-    make bench-loop        (.venv/bin/python -m tests.bench.loop [dpo] [sft] [kto] [--model FOLDER] [--seed N])
+    make bench-loop     (.venv/bin/python -m tests.bench.loop [dpo] [sft] [kto] [--tuning qlora lora] [--model FOLDER] [--seed N])
 
-For each method a fresh workspace goes once around with the product's own parts: prompts -> a generate run -> labels
--> a frozen snapshot -> a QLoRA run with the method's default settings -> a compare run of base and adapter. The
-annotator is simulated by the demo world's rules; labels are given on training prompts, and the comparison is on 200
-held-out prompts with 8 samples each at temperature 0.8. The rules see what the judge (the demo model itself, both
-orders) can only estimate, so its win rate stands beside the true one. Every interval is clustered by prompt. A
+For each method a fresh workspace goes once around with the product's own parts: prompts -> a generate run -> labels -> a frozen
+snapshot -> a training run with the method's default settings, once by QLoRA (larger bases' default) and once by LoRA (small ones')
+-> a compare run of base and adapter. The annotator is simulated by the demo world's rules; labels are given on training prompts,
+and the comparison is on 200 held-out prompts with 8 samples each at temperature 0.8. The rules see what the judge (the demo model
+itself, both orders) can only estimate, so its win rate stands beside the true one. Every interval is clustered by prompt. A
 method's seconds are wall time of its whole loop, the start of each process included.
 """
 
@@ -44,6 +44,7 @@ from training.config import Method, config_class, run_args
 
 ANNOTATOR = "rules"
 MODEL = Path(__file__).resolve().parents[2] / "data" / "demo" / "model"
+TUNING_NAMES = {"qlora": "QLoRA", "lora": "LoRA"}
 MAX_SECONDS = 120
 MAX_TOKENS = 48
 
@@ -74,6 +75,7 @@ class Turn:
     """One method's way around: seconds by stage, and what the comparison found."""
 
     method: Method
+    tuning: str
     seconds: dict[str, float] = field(default_factory=dict)
     result: CompareResult | None = None
     trained: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +86,10 @@ class Turn:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 1)
-        print(f"  {self.method} {name}: {self.seconds[name]} s", flush=True)
+        print(f"  {self} {name}: {self.seconds[name]} s", flush=True)
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()}, {TUNING_NAMES[self.tuning]}"
 
 
 class Workspace:
@@ -155,9 +160,9 @@ def binary(item: Served) -> Preference:
     return "good" if grade(item.prompt.text, item.left).good else "bad"
 
 
-def go_round(method: Method, home: Path, spec: ModelSpec, seed: int) -> Turn:
+def go_round(turn: Turn, home: Path, spec: ModelSpec, seed: int) -> None:
     """Prompts, candidates, labels, snapshot, training, comparison."""
-    plan, turn, cpu_before = PLANS[method], Turn(method), _cpu_seconds()
+    method, plan, cpu_before = turn.method, PLANS[turn.method], _cpu_seconds()
     workspace = Workspace(home, spec, plan.task)
     try:
         with turn.stage("generate"):
@@ -173,7 +178,7 @@ def go_round(method: Method, home: Path, spec: ModelSpec, seed: int) -> Turn:
             frozen = snapshots.freeze(workspace.db, workspace.settings, workspace.project.project_id, plan.layout)
         print(f"  {method}: {given} labels, {frozen.rows} rows, dropped {frozen.manifest['dropped']}", flush=True)
         with turn.stage("train"):
-            config = config_class(method)(seed=seed)
+            config = config_class(method)(seed=seed, tuning=turn.tuning)
             file = snapshots.file_of(workspace.settings, frozen)
             trained = workspace.run(method, f"training.{method}", run_args(spec, config), file)
             turn.trained = trained.result
@@ -192,7 +197,6 @@ def go_round(method: Method, home: Path, spec: ModelSpec, seed: int) -> Turn:
     turn.cpu_seconds = _cpu_seconds() - cpu_before
     for sentence in summary(turn.result):
         print(f"  {sentence}", flush=True)
-    return turn
 
 
 def _cpu_seconds() -> float:
@@ -202,7 +206,7 @@ def _cpu_seconds() -> float:
 
 def rows_of(turn: Turn) -> list[Row]:
     """The figures of one method and the bars they are held to."""
-    result, bar, name = turn.result, PLANS[turn.method].bar, turn.method.upper()
+    result, bar, name = turn.result, PLANS[turn.method].bar, str(turn)
     assert result is not None
     before, after, gain = _shown(result.accuracy_a), _shown(result.accuracy_b), _shown(result.accuracy_gain)
     judged, ruled = _shown(result.win_rate), _shown(result.rule_win_rate)
@@ -239,6 +243,7 @@ def _shown(found: Estimate | None) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Go around the loop with each method and measure it.")
     parser.add_argument("methods", nargs="*", choices=[*PLANS, []], help="default: dpo sft kto")
+    parser.add_argument("--tuning", nargs="+", choices=TUNING_NAMES, default=[*TUNING_NAMES])
     parser.add_argument("--model", type=Path, default=MODEL, help="a model of the demo world")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="loop", help="of the JSON file")
@@ -246,9 +251,12 @@ def main() -> None:
     spec = ModelSpec("local", base=str(flags.model))
     rows: list[Row] = []
     for method in flags.methods or USUAL:
-        print(method.upper(), flush=True)
-        with tempfile.TemporaryDirectory(prefix="bench-loop-") as home:
-            rows += rows_of(go_round(method, Path(home), spec, flags.seed))
+        for tuning in flags.tuning:
+            turn = Turn(method, tuning)
+            print(turn, flush=True)
+            with tempfile.TemporaryDirectory(prefix="bench-loop-") as home:
+                go_round(turn, Path(home), spec, flags.seed)
+            rows += rows_of(turn)
     sys.exit(0 if publish(flags.name, rows, ("torch", "transformers", "peft", "trl", "bitsandbytes")) else 1)
 
 
