@@ -1,7 +1,7 @@
 """Copies of the journal in a place that outlives the machine: a mounted bucket (any folder) or a data set of the hub.
 
     <place>/journal/0001-000000000000-000000004096.jsonl      bytes 0 to 4096 of segment 0001, never changed once written
-    <place>/runs/<id>/...                                     a finished run's folder without its checkpoints
+    <place>/runs/<id>/...                                     a finished run's folder without its checkpoints (`copies_runs.py`)
 
 On a Space the disk goes with the machine, and a database file must not live on a bucket mount: that uploads files when they are
 closed, the last writer winning. So what is copied are closed pieces of the journal, every few seconds and when the app ends; at
@@ -21,82 +21,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple
 
+from data import copies_runs
+from data.copies_place import Place
 from data.database import Database
 from data.errors import StudioError, WorkspaceError
 from data.journal import Change, segments
 from data.settings import Settings
 
 PIECE = re.compile(r"journal/(\d{4,})-(\d{12})-(\d{12})\.jsonl")
-RUN_FILE = re.compile(r"runs/[0-9A-Za-z._-]+/.+")
 OWNER = "owner"  # a random word of the studio that copies here
 PIECES_TO_MERGE = 100  # so many small ones of one segment become one
 MAX_PIECE = 16 * 1024 * 1024
 CLOSING_TRIES = 3
 log = logging.getLogger("studio.copies")
-
-
-class Place(Protocol):
-    """Where copies go. Every call may raise OSError or StudioError, in words."""
-
-    name: str
-
-    @property
-    def every_s(self) -> float:
-        """Seconds from one look for what is new to the next."""
-
-    def sizes(self) -> Mapping[str, int]:
-        """Every file there and its size in bytes."""
-
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Write new files; there for good when it returns."""
-
-    def get(self, name: str) -> bytes: ...
-
-    def remove(self, names: Iterable[str]) -> None: ...
-
-
-class FolderPlace:
-    """A folder, such as the mount of a storage bucket: files are written once, whole, and closed."""
-
-    every_s = 5.0
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.name = folder, str(folder)
-
-    def sizes(self) -> dict[str, int]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        found = (f for part in ("journal", "runs") for f in (self.folder / part).rglob("*") if f.is_file())
-        return {f.relative_to(self.folder).as_posix(): f.stat().st_size for f in found}
-
-    def put(self, files: Mapping[str, bytes]) -> None:
-        for name, content in files.items():
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
-
-    def get(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
-
-    def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            (self.folder / name).unlink(missing_ok=True)
-
-
-def place_of(name: str) -> Place:
-    """The place that the settings name; WorkspaceError in words when it can be none."""
-    from data.copies_hub import PREFIX, HubPlace
-
-    if name.startswith(PREFIX):
-        return HubPlace(name)
-    if "://" in name:
-        raise WorkspaceError(f"{name!r} is no place for copies; write a folder, or {PREFIX}owner/name.")
-    return FolderPlace(Path(name).expanduser().resolve())
 
 
 class Piece(NamedTuple):
@@ -150,10 +90,11 @@ def by_segment(whole: Iterable[Piece]) -> dict[int, list[Piece]]:
 
 
 class Recovered(NamedTuple):
-    """How many bytes of journal came back, and whether some of it was missing in between."""
+    """How many bytes of journal came back, whether some of it was missing in between, and of how many runs files are missing."""
 
     bytes: int = 0
     has_gap: bool = False
+    torn_runs: int = 0
 
 
 def recover(settings: Settings, place: Place) -> Recovered:
@@ -176,8 +117,7 @@ def recover(settings: Settings, place: Place) -> Recovered:
             total += _write(staged / "journal" / f"{number:04d}.jsonl", blocks)
         if not total:
             return Recovered()
-        for name in (n for n in sizes if RUN_FILE.fullmatch(n) and ".." not in PurePosixPath(n).parts):
-            _write(staged / name, [place.get(name)])
+        torn_runs = copies_runs.bring_back(place, sizes, staged)
     except OSError as error:
         raise WorkspaceError(
             f"The labels could not be brought back from {place.name} ({error.strerror or error}); "
@@ -188,7 +128,7 @@ def recover(settings: Settings, place: Place) -> Recovered:
             shutil.rmtree(settings.home / part, ignore_errors=True)
             (staged / part).replace(settings.home / part)
     shutil.rmtree(staged, ignore_errors=True)
-    return Recovered(total, has_gap)
+    return Recovered(total, has_gap, torn_runs)
 
 
 def _write(target: Path, blocks: Iterable[bytes]) -> int:
@@ -272,6 +212,11 @@ class Copier:
         self._restored |= any(change.op == "schema" and change.baseline for change in changes)
 
     def _level(self) -> None:
+        copied = self._level_journal()
+        for _ in self._copying_runs(copied.runs):
+            self._level_journal()  # a long run's copy must not keep the labels waiting
+
+    def _level_journal(self) -> _Copied:
         self._check_ousted(self._copied is not None)
         newest, good = self._db.journal_mark()
         last = int(newest.stem)
@@ -290,7 +235,7 @@ class Copier:
             if len(linked) > PIECES_TO_MERGE:
                 self._merge(self._copied, linked)
         self._tidy(self._copied, min(ends))
-        self._copy_runs(self._copied.runs)
+        return self._copied
 
     def _check_ousted(self, is_owner: bool) -> None:
         """WorkspaceError, for good, when another studio has begun to copy to this place: two journals must not be mixed."""
@@ -338,7 +283,7 @@ class Copier:
     def _look(self, ends: Mapping[int, int]) -> _Copied:
         """What the place has; WorkspaceError when it is another workspace's, of which nothing may be overwritten."""
         sizes = self._place.sizes()
-        copied = _Copied(runs={PurePosixPath(name).parts[1] for name in sizes if RUN_FILE.fullmatch(name)})
+        copied = _Copied(runs=copies_runs.whole(self._settings, sizes))
         for name in sizes:
             if match := PIECE.fullmatch(name):
                 copied.names[int(match[1])].add(name)
@@ -360,23 +305,9 @@ class Copier:
             return False
         return all(self._read(piece) == self._place.get(piece.name) for piece in {linked[0], linked[-1]})
 
-    def _copy_runs(self, known: set[str]) -> None:
+    def _copying_runs(self, known: set[str]) -> Iterator[None]:
         ended = "select run_id from runs where status not in ('queued', 'running') order by run_id"
-        files: dict[str, bytes] = {}
-        whole: list[str] = []
-        for run_id in [row["run_id"] for row in self._db.rows(ended) if row["run_id"] not in known]:
-            files |= {name: file.read_bytes() for name, file in _run_files(self._settings, run_id)}
-            whole.append(run_id)
-            if sum(map(len, files.values())) >= MAX_PIECE:
-                self._put_runs(files, whole, known)
-        self._put_runs(files, whole, known)
-
-    def _put_runs(self, files: dict[str, bytes], whole: list[str], known: set[str]) -> None:
-        """Small runs together: the hub counts commits, and a hundred old runs would take the hour's share from the labels."""
-        self._place.put(files)
-        known.update(whole)
-        files.clear()
-        whole.clear()
+        return copies_runs.copying(self._settings, self._place, [row["run_id"] for row in self._db.rows(ended)], known)
 
 
 def cut(segment: int, start: int, end: int) -> Iterator[Piece]:
@@ -385,13 +316,3 @@ def cut(segment: int, start: int, end: int) -> Iterator[Piece]:
         piece = Piece(segment, start, min(end, start + MAX_PIECE))
         yield piece
         start = piece.end
-
-
-def _run_files(settings: Settings, run_id: str) -> Iterator[tuple[str, Path]]:
-    root = settings.runs_dir / run_id
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(f for f in folders if f != "checkpoints")
-        for name in sorted(files):
-            file = Path(folder, name)
-            if file.is_file() and not file.is_symlink():
-                yield f"runs/{run_id}/{file.relative_to(root).as_posix()}", file

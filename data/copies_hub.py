@@ -15,6 +15,7 @@ from typing import TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import RepoFile
 
+from data.copies_place import Content
 from data.errors import WorkspaceError
 
 PREFIX = "hf://datasets/"
@@ -54,17 +55,22 @@ class HubPlace:
 
         return self._in_words(ask)
 
-    def put(self, files: Mapping[str, bytes]) -> None:
+    def put(self, files: Mapping[str, Content]) -> None:
         added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
         if added:
             self._in_words(lambda: self._commit(added, f"{len(added)} more"))
 
     def get(self, name: str) -> bytes:
-        def fetch() -> bytes:
-            with tempfile.TemporaryDirectory() as folder:
-                return Path(self._api.hf_hub_download(self._repo, name, repo_type="dataset", local_dir=folder)).read_bytes()
+        with tempfile.TemporaryDirectory() as folder:
+            self.fetch(name, target := Path(folder, "got"))
+            return target.read_bytes()
 
-        return self._in_words(fetch)
+    def fetch(self, name: str, target: Path) -> None:
+        def download() -> None:
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # beside it: another disk might be too small
+                Path(self._api.hf_hub_download(self._repo, name, repo_type="dataset", local_dir=folder)).replace(target)
+
+        self._in_words(download)
 
     def remove(self, names: Iterable[str]) -> None:
         removed = [CommitOperationDelete(path_in_repo=name) for name in names]

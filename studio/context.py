@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data import accounts, forget, models, people, projects, runs
-from data.copies import Copier, Recovered, place_of, recover
+from data.copies import Copier, Recovered, recover
+from data.copies_place import place_of
 from data.database import Database
 from data.engine import ModelSpec
 from data.errors import NotAllowed, NotFound, WorkspaceError
 from data.records import Model, ModelKind, PersonKind, Project, Role, Run, RunKind
 from data.settings import Settings
+from data.words import count
 from studio import run_queue
 from studio.metrics import Metrics
 from studio.offers import Offers
@@ -43,6 +45,9 @@ LOCAL_ANNOTATOR = "local"
 ROLES: tuple[Role, ...] = ("annotator", "researcher", "admin")  # each goes further than the one before
 VISITOR_COOKIE = "studio_visitor"
 GAP = "A piece was missing where this workspace was filled from: labels of some seconds may be lost, the later ones are here."
+TORN_RUNS = (
+    "Where this workspace was filled from, the copy of {} was cut off: what is whole is here; train a model that is missing again."
+)
 NO_COOKIE = "Your browser keeps no cookie for this page; allow cookies or open the page in a tab of its own, then reload."
 VISITOR_TOKEN = re.compile(r"[0-9a-f]{32,64}")  # made by `studio/security.py`: secrets.token_hex
 
@@ -276,6 +281,8 @@ def open_studio(settings: Settings) -> Iterator[Studio]:
         if recovered.has_gap:
             db.notices.append(GAP)
             db.forget_deleted()  # a new journal, whose copies have no gap
+        if recovered.torn_runs:
+            db.notices.append(TORN_RUNS.format(count(recovered.torn_runs, "run")))
         copier = Copier(settings, db, place) if place is not None else None
         if copier is not None:
             copier.start()

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelling import seed_project
 
-from data import completions, copies, impressions, labels, projects, runs
-from data.copies import Copier, FolderPlace, Piece, chain, cut, pieces, recover
+from data import completions, copies, copies_place, copies_runs, impressions, labels, projects, runs
+from data.copies import Copier, Piece, chain, cut, pieces, recover
 from data.copies_hub import HubPlace
+from data.copies_place import FolderPlace, Place
 from data.database import Database
 from data.errors import WorkspaceError
 from data.records import Impression, LabelEvent, now
@@ -44,7 +47,7 @@ def label(db: Database, project_id: str, n: int) -> None:
         labels.append(db, [LabelEvent(str(uuid.uuid4()), shown.impression_id, project_id, "local", "cast", "a")])
 
 
-def recovered(home: Path, place: copies.Place) -> Database:
+def recovered(home: Path, place: Place) -> Database:
     settings = Settings(home=home)
     settings.home.mkdir(parents=True)
     assert recover(settings, place).bytes > 0
@@ -266,12 +269,118 @@ def test_many_old_runs_are_a_few_commits(db: Database, settings: Settings, tmp_p
         (settings.runs_dir / f"run{n}" / "weights").write_bytes(b"\0\1" * 500)
     place, puts = FolderPlace(tmp_path / "bucket"), []
     put = place.put
-    monkeypatch.setattr(copies, "MAX_PIECE", 10_000)
+    monkeypatch.setattr(copies_runs, "TOGETHER", 10_000)
     monkeypatch.setattr(place, "put", lambda files: [puts.append(set(files)), put(files)])
     assert Copier(settings, db, place).copy()
     of_runs = [files for files in puts if any(name.startswith("runs/") for name in files)]
-    assert sorted(map(len, of_runs)) == [10, 10, 10]
-    assert {name for name in place.sizes() if name.startswith("runs/")} == {f"runs/run{n}/weights" for n in range(30)}
+    assert sorted(map(len, of_runs)) == [20, 20, 20], "each with its list"
+    there = {name for name in place.sizes() if name.startswith("runs/")}
+    assert there == {f"runs/run{n}{name}" for n in range(30) for name in (".json", "/weights")}
+
+
+def _with_run(db: Database, settings: Settings, weights: int = 1000) -> Path:
+    """A finished run's folder, with weights of so many bytes."""
+    db.insert("runs", [_run("done", projects.create(db, "Runs").project_id, "finished")])
+    folder = settings.runs_dir / "done"
+    (folder / "model").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with (folder / "model" / "weights").open("wb") as f:
+        f.truncate(weights)
+    return folder
+
+
+def test_a_large_model_is_never_held_in_memory(db: Database, settings: Settings, tmp_path: Path) -> None:
+    size, place = 200 * 2**20, FolderPlace(tmp_path / "bucket")
+    _with_run(db, settings, size)
+    tracemalloc.start()
+    try:
+        assert Copier(settings, db, place).copy()
+        assert recover(new := Settings(home=tmp_path / "new"), place).torn_runs == 0
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (new.runs_dir / "done" / "model" / "weights").stat().st_size == size
+    assert most < size / 10
+
+
+def test_the_hub_library_is_given_a_path_and_no_weights(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = _with_run(db, settings) / "model" / "weights"
+    place, added = HubPlace("hf://datasets/someone/labels"), []
+    monkeypatch.setattr(place._api, "create_commit", lambda _, operations, **more: added.extend(operations))
+    place.put({"runs/done/model/weights": weights, "owner": b"me"})
+    assert [each.path_or_fileobj for each in added] == [str(weights), b"me"]
+
+
+def test_a_run_whose_copy_was_cut_off_counts_as_none(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_run(db, settings)
+    place, half = FolderPlace(tmp_path / "bucket"), bytes(500)
+    put = place.put
+
+    def cut_off(files: Mapping[str, copies_place.Content]) -> None:
+        put({name: half if name.endswith("weights") else content for name, content in files.items()})
+        if any(name.startswith("runs/") for name in files):
+            raise OSError("the machine went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "put", cut_off)
+        assert not Copier(settings, db, place).copy()
+    found = recover(lost := Settings(home=tmp_path / "lost"), place)
+    assert found.torn_runs == 1
+    assert (lost.runs_dir / "done" / "config.json").is_file(), "what is whole comes back"
+    assert not (lost.runs_dir / "done" / "model").exists(), "half a model is none"
+    assert Copier(settings, db, place).copy(), "and at the next start it is copied again"
+    assert recover(whole := Settings(home=tmp_path / "whole"), place).torn_runs == 0
+    assert (whole.runs_dir / "done" / "model" / "weights").stat().st_size == 1000
+
+
+def test_nothing_but_the_list_of_a_run_is_a_run_cut_off(db: Database, settings: Settings, tmp_path: Path) -> None:
+    _with_run(db, settings)
+    place = FolderPlace(tmp_path / "bucket")
+    Copier(settings, db, place).copy()
+    place.remove([name for name in place.sizes() if name.startswith("runs/done/")])
+    assert recover(Settings(home=tmp_path / "new"), place).torn_runs == 1
+    place.remove(["runs/done.json"])
+    place.put({"runs/done/config.json": b"{}"})
+    old = Settings(home=tmp_path / "old")
+    assert recover(old, place).torn_runs == 0, "copies of before there were lists come back as they are"
+    assert (old.runs_dir / "done" / "config.json").is_file()
+
+
+def test_a_run_that_goes_on_is_copied_again_when_it_has_ended(db: Database, settings: Settings, tmp_path: Path) -> None:
+    folder, place = _with_run(db, settings), FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+    assert copier.copy()
+    runs.update(db, "done", status="running")
+    (folder / "events.jsonl").write_text("more")
+    assert copier.copy()
+    assert "runs/done/events.jsonl" not in place.sizes()
+    runs.update(db, "done", status="finished")
+    assert copier.copy()
+    assert "runs/done/events.jsonl" in place.sizes()
+
+
+def test_labels_do_not_wait_for_a_long_run_to_be_copied(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_run(db, settings, 20_000)
+    place, puts = FolderPlace(tmp_path / "bucket"), []
+    put = place.put
+
+    def slow(files: Mapping[str, copies_place.Content]) -> None:
+        put(files)
+        if "runs/done.json" in files:
+            projects.create(db, "Labelled meanwhile")
+        puts.append(set(files))
+
+    monkeypatch.setattr(copies_runs, "TOGETHER", 10_000)
+    monkeypatch.setattr(place, "put", slow)
+    assert Copier(settings, db, place).copy()
+    assert "runs/done.json" in puts[-2]
+    assert next(iter(puts[-1])).startswith("journal/")
 
 
 def _run(run_id: str, project_id: str, status: str) -> dict[str, object]:
@@ -293,7 +402,8 @@ def _run(run_id: str, project_id: str, status: str) -> dict[str, object]:
 CHILD = """
 import sys, uuid
 from pathlib import Path
-from data.copies import Copier, FolderPlace
+from data.copies import Copier
+from data.copies_place import FolderPlace
 from data.database import Database
 from data.settings import Settings
 from data import projects

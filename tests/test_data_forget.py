@@ -14,7 +14,8 @@ from argon2 import PasswordHasher
 from labelling import seed_project
 
 from data import accounts, exporters, forget, invitations, labels
-from data.copies import Copier, FolderPlace
+from data.copies import Copier
+from data.copies_place import FolderPlace
 from data.database import Database, rebuild
 from data.errors import BadInput, NotFound, WorkspaceError
 from data.pseudonyms import Pseudonyms

@@ -8,7 +8,8 @@ from typing import Any
 
 from label_app import studio_without_runs
 
-from data.copies import Copier, FolderPlace
+from data.copies import Copier
+from data.copies_place import FolderPlace
 from data.settings import Settings
 from studio.copies_line import NOWHERE, copies_line, copies_missing
 
