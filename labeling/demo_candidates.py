@@ -1,7 +1,8 @@
 """The candidates that ship with the demo, so that a first label needs no model: `python -m labeling.demo_candidates`.
 
 Writes data/demo/candidates.jsonl again: four answers of the demo model at temperature 0.8, by the code of any generation run, for
-the first training prompts of the demo. Run it after the demo model has been trained again.
+the demo's first training prompts and, so that some labels test what is learned from the others, its first held-out ones: one in
+five, as in a project of one's own. Run it after the demo model has been trained again.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from data import prompts
 from data.demo.world import PROMPTS_FILE
 from data.engine import Message, ModelSpec
 from data.rundir import RunDir, sha256_of
-from data.splits import split_of
+from data.splits import Split, split_of
 from labeling import generate
 
-PROMPTS: Final = 75
+PROMPTS: Final[dict[Split, int]] = {"train": 75, "held_out": 19}
 ARGS: Final[dict[str, Any]] = {"model_name": "Demo model", "n": 4, "temperature": 0.8, "max_new_tokens": 64, "seed": 0}
 DEMO: Final = PROMPTS_FILE.parent
 
 
 def main() -> None:
     texts: list[str] = [json.loads(line)["prompt"] for line in PROMPTS_FILE.read_text(encoding="utf-8").splitlines()]
-    chosen = [text for text in texts if split_of(text) == "train"][:PROMPTS]
+    chosen = [text for split, n in PROMPTS.items() for text in [t for t in texts if split_of(t) == split][:n]]
     asked: dict[str, str] = {prompts.new("demo", [Message("user", text)]).prompt_id: text for text in chosen}
     answers: dict[str, list[dict[str, Any]]] = {text: [] for text in chosen}
     with tempfile.TemporaryDirectory() as folder:

@@ -94,11 +94,11 @@ def _from_rewards(train: int, held_out: int, graders: Sequence[tuple[str, str]])
 
 def _tested(held_out: int, at_most: str = "") -> Row:
     if held_out:
-        return "Kept for testing", f"{held_out:,}", f"on prompts it never sees in training{at_most}"
+        return "Held out", f"{held_out:,}", f"for testing, on prompts it never sees in training{at_most}"
     return (
-        "Kept for testing",
+        "Held out",
         "none yet",
-        "no held-out prompt is among these, so the run cannot show that it learned more than them",
+        "no held-out prompt is among these: whether it learned more than them is told by comparing it afterwards",
     )
 
 

@@ -15,7 +15,8 @@ Thresholds and where they come from (`tests/files/histories/` holds real runs of
   (Stiennon et al. 2020; Singhal et al. 2023 on length).
 * *Overfit*: the held-out loss is a twentieth and more above its best, while training goes on to fall.
 * *No detectable change*: the binomial 95 % interval (Wilson) of the held-out accuracy includes a coin's 50 %, or the held-out
-  loss has hardly moved. Twenty pairs know an accuracy to +- 22 points at worst: 1.96 * sqrt(0.25 / 20).
+  loss has hardly moved. Twenty pairs know an accuracy to +- 22 points at worst: 1.96 * sqrt(0.25 / 20). Of fewer it is only said
+  that they cannot tell, and what can: a comparison, or how many more labels.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from data.words import number
 from labeling.intervals import wilson
 from studio.render import Html, Tone, count, esc, figures, percent, percents
 from studio.run_history import LAST_SHARE, History, is_number, mean, variance
@@ -40,7 +42,10 @@ MOVED = 0.02  # of a held-out loss, as a share of where it began: less is nothin
 UNMOVED = 1e-4  # a reward margin: the model is the one it was
 FIRST_LOSSES = 3  # steps of training that tell where the loss began
 FIRST_STEPS = 10  # fewer logged steps say nothing yet
+TELLS = 20  # held-out rows: fewer know an accuracy to worse than ± 22 points, and nothing is made of that
 FEW_HELD_OUT = 50
+OF_LABELS = 5  # a label in so many is on a held-out prompt
+UNTOLD = "Cannot be told yet"
 SAMPLING = ("rloo", "grpo", "ppo")  # they learn from rewards on their own answers
 
 
@@ -104,7 +109,7 @@ def _wrong_start(h: History) -> Verdict | None:
     margin, loss = float(first["rewards/margins"]), float(first["loss"])
     if abs(margin) <= START_TOLERANCE and (not plain or abs(loss - LN2) <= START_TOLERANCE):
         return None
-    said = f"Before the first step the loss was {loss:.3f} and the margin {margin:.3f}; they must be ln 2 = 0.693 and 0."
+    said = f"Before the first step the loss was {loss:.3f} and the margin {number(margin, '.3f')}; they must be ln 2 = 0.693 and 0."
     return Verdict(
         "wrong start",
         "Wrong start",
@@ -127,8 +132,8 @@ def _collapsed(h: History) -> Verdict | None:
         f" That the right order is at {percent(accuracy)} in training hides it." if accuracy is not None and accuracy > 0.9 else ""
     )
     why = (
-        f"The good answers became less likely{with_them}: on {where} their log-probability fell from {start:.1f} to {logp:.1f}, "
-        f"so the model is likely to say something else altogether.{looks}"
+        f"The good answers became less likely{with_them}: on {where} their log-probability fell from {_nats(start)} to "
+        f"{_nats(logp)}, so the model is likely to say something else altogether.{looks}"
     )
     return Verdict(
         "collapsed", "Collapsed", why, f"Do not use this adapter; start again from the same model: {_hold_it_closer(h)}."
@@ -140,7 +145,7 @@ def _exploded(h: History) -> Verdict | None:
     if found is None or found.start - found.now < PUSHED_NATS or found.start >= 0 or found.now / found.start < PUSHED:
         return None
     why = (
-        f"The bad answers were pushed from a log-probability of {found.start:.1f} to {found.now:.1f} on {found.where}, much "
+        f"The bad answers were pushed from a log-probability of {_nats(found.start)} to {_nats(found.now)} on {found.where}, much "
         "farther than it takes to tell them apart; what is like them goes along."
     )
     do = f"Compare it before you use it. To hold the next one closer, {_hold_it_closer(h)}."
@@ -210,6 +215,8 @@ def _overfit(h: History) -> Verdict | None:
         f"The loss on held-out rows was best at step {best_step} ({best:.3f}) and has risen to {last:.3f} since, while training "
         f"fell to {fell:.3f}: it learns the rows by heart."
     )
+    if 0 < h.held_out < TELLS:
+        why += f" Only {count(h.held_out, 'held-out row')} say so, which may be chance."
     do = "Stop earlier (fewer epochs, or early stop), or label more; compare it before you use it, the best step may be behind you."
     return Verdict("overfit", "Overfit", why, do)
 
@@ -228,8 +235,10 @@ def _no_change(h: History) -> Verdict | None:
     began = max(looks[0], mean(losses or looks[:1]))  # the first look comes after some learning: training's first steps do not
     if began <= 0 or began - looks[-1] > MOVED * began:
         return None
-    why = f"The loss on held-out rows is {looks[-1]:.3f} and was {began:.3f} at the start."
-    return Verdict("no change", "No detectable change", why, _more(h))
+    why = f"The loss on held-out rows is {looks[-1]:.3f} and was {began:.3f} at the start"
+    if 0 < h.held_out < TELLS:
+        return Verdict("no change", UNTOLD, f"{why}: {count(h.held_out, 'row')} are too few to tell.", _compare_or_label(h))
+    return Verdict("no change", "No detectable change", f"{why}.", _more(h))
 
 
 def _coin(h: History, accuracy: float) -> Verdict | None:
@@ -242,6 +251,8 @@ def _coin(h: History, accuracy: float) -> Verdict | None:
         return Verdict("worse", "It prefers the bad answers", f"{told}.", do)
     if low > 0.5 and not unmoved:
         return None
+    if h.held_out < TELLS:
+        return Verdict("no change", UNTOLD, f"{told}: too few to tell that from a coin's 50 %.", _compare_or_label(h))
     why = f"{told}, which may be a coin's 50 %: so few tell it to ± {at_worst(h.held_out):.0f} points at worst."
     return Verdict("no change", "No detectable change", why, _more(h))
 
@@ -258,16 +269,29 @@ def at_worst(n: int) -> float:
 
 
 def _more(h: History) -> str:
-    few = f"Label more: with {FEW_HELD_OUT} held-out pairs and more a change shows; " if 0 < h.held_out < FEW_HELD_OUT else ""
+    few = f"Label more: {_enough()}; " if 0 < h.held_out < FEW_HELD_OUT else ""
     rate = h.settings.get("learning_rate")
-    return f"{few}{'or ' if few else 'Try '}a larger step size{f' (now {rate:g})' if rate else ''} or more epochs."
+    return f"{few}{'or try' if few else 'Try'} a larger step size{f' (now {rate:g})' if rate else ''} or more epochs."
+
+
+def _compare_or_label(h: History) -> str:
+    """The way on from too few held-out rows: what needs no label first."""
+    missing = OF_LABELS * (FEW_HELD_OUT - h.held_out)
+    more = f"label about {missing:,} more: usually one in {OF_LABELS} is held out, and {_enough()}."
+    if h.method == "reward":  # it scores answers and gives none, so there is nothing to compare
+        return more.capitalize()
+    return f"Compare it with the model before, on held-out prompts: that takes no more labels. Or {more}"
+
+
+def _enough() -> str:
+    return f"{FEW_HELD_OUT} held-out pairs tell it to ± {at_worst(FEW_HELD_OUT):.0f} points"
 
 
 def _no_held_out(h: History) -> Verdict | None:
     if not h.ended:
         return None
     why = "No rows were held out, so nothing shows whether it learned more than these rows."
-    return Verdict("no change", "Cannot be told yet", why, "Compare it with the model before, on prompts that it has not seen.")
+    return Verdict("no change", UNTOLD, why, _compare_or_label(h))
 
 
 def _no_more_reward(h: History) -> Verdict | None:
@@ -275,7 +299,7 @@ def _no_more_reward(h: History) -> Verdict | None:
     n = len(rewards) // LAST_SHARE
     if n < 2:
         steps = f"After {count(len(rewards), 'step')} nothing can be told: the reward goes up and down from one step to the next."
-        return Verdict("no change", "Cannot be told yet", steps, "Resume it, or give it more steps.") if h.ended else None
+        return Verdict("no change", UNTOLD, steps, "Resume it, or give it more steps.") if h.ended else None
     before, after = rewards[:n], rewards[-n:]
     gain = mean(after) - mean(before)
     half = 1.96 * math.sqrt(variance(before) / n + variance(after) / n)
@@ -287,7 +311,7 @@ def _no_more_reward(h: History) -> Verdict | None:
         )
     if gain > half:
         return None
-    why = f"The reward went from {mean(before):.2f} to {mean(after):.2f} ({gain:+.2f} ± {half:.2f})."
+    why = f"The reward went from {_reward(mean(before))} to {_reward(mean(after))} ({number(gain, '+.2f')} ± {half:.2f})."
     return Verdict("no change", "No detectable change", why, "Give it more steps or a larger step size, or more answers a prompt.")
 
 
@@ -303,13 +327,21 @@ def _healthy(h: History) -> Verdict:
         )
     held_out = h.values("eval_reward")
     if len(held_out) > 1:
-        said.append(f"the reward on held-out prompts went from {held_out[0]:.2f} to {held_out[-1]:.2f}")
+        said.append(f"the reward on held-out prompts went from {_reward(held_out[0])} to {_reward(held_out[-1])}")
     elif h.values("reward"):
-        said.append(f"the reward in training went from {h.start('reward'):.2f} to {h.now('reward'):.2f}")
+        said.append(f"the reward in training went from {_reward(h.start('reward'))} to {_reward(h.now('reward'))}")
     text = "; ".join(said)
     why = f"{text[:1].upper()}{text[1:]}." if text else "Nothing looks wrong."
     do = "Let it grade a training (RLOO)." if h.method == "reward" else "Compare it with the model before: that is what counts."
     return Verdict("healthy", "Healthy", why, do if h.ended else "")
+
+
+def _nats(value: float) -> str:
+    return number(value, ".1f")
+
+
+def _reward(value: float | None) -> str:
+    return "–" if value is None else number(value, ".2f")
 
 
 def interval(share: float, n: int) -> tuple[float, float]:

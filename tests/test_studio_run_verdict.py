@@ -91,7 +91,7 @@ def test_the_collapse_is_told_while_it_goes_on_with_what_to_do() -> None:
     said = [judged(history("dpo_collapsed", steps)).kind for steps in (5, 24, 72, 96)]
     assert said == ["too early", "healthy", "collapsed", "collapsed"]
     found = judged(history("dpo_collapsed"))
-    assert "from -1.6 to -14.1" in found.why
+    assert "from −1.6 to −14.1" in found.why
     assert "raise beta (now 0.1)" in found.do
     assert "sft_weight, now 0" in found.do
 
@@ -109,6 +109,20 @@ def test_twenty_held_out_pairs_know_an_accuracy_to_22_points() -> None:
 def test_what_an_accuracy_is_worth_depends_on_how_many_rows_gave_it(accuracy: float, held_out: int, kind: str) -> None:
     series = {"loss": [0.69, 0.5, 0.4], "eval_loss": [0.6, 0.55, 0.5], "eval_rewards__accuracies": [0.5, 0.5, accuracy]}
     assert judged(made(held_out=held_out, eval_rewards__margins=[0.1] * 3, **series)).kind == kind
+
+
+@pytest.mark.parametrize("held_out", [0, 4])
+def test_too_few_held_out_pairs_say_so_and_what_to_do(held_out: int) -> None:
+    """As after a first training: no certainty, and the way on."""
+    tested: dict[str, Any] = {"eval_loss": [0.7, 0.69], "eval_rewards__accuracies": [0.5, 0.75]} if held_out else {}
+    found = judged(made(held_out=held_out, loss=[0.69, 0.3], **tested))
+    assert (found.title, found.tone) == ("Cannot be told yet", "warn")
+    assert ("Of 4 held-out pairs it prefers the good answer in 75 %" if held_out else "No rows were held out") in found.why
+    assert found.do.startswith("Compare it with the model before")
+    assert f"label about {5 * (50 - held_out)} more" in found.do
+    assert "step size" not in found.do
+    rising = judged(made("sft", held_out=4, loss=[2.0, 1.0, 0.5, 0.2, 0.1], eval_loss=[1.5, 1.2, 1.3, 1.5]))
+    assert "Only 4 held-out rows say so" in rising.why
 
 
 def test_a_model_that_did_not_move_is_no_worse_for_its_ties() -> None:
