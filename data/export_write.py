@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from data.errors import BadInput
+from data.import_folder import safe_name
 from data.readers import escape
 
 Format = Literal["jsonl", "csv", "parquet"]
@@ -28,6 +30,23 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 WEIGHTED = frozenset({"dpo", "reward", "kto", "sft"})
+
+
+def new_file(folder: Path, project: str, what: str, ending: str) -> Path:
+    """An empty file for what is exported: "short-answers-dpo-2026-11-30.jsonl", the next of a day with "-2" before its ending.
+
+    It is made here, so that two who export at once never write into the same one.
+    """
+    stem = f"{safe_name(project).replace('.', '-').lower()[:40].strip('-')}-{what}-{datetime.now(UTC):%Y-%m-%d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in count(1):
+        path = folder / f"{stem}{f'-{n}' if n > 1 else ''}.{ending}"
+        try:
+            path.touch(exist_ok=False)
+            return path
+        except FileExistsError:
+            continue
+    raise AssertionError("count() does not end")
 
 
 def columns_of(layout: str, weighted: bool) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ from data import completions, home, projects, prompts, votes
 from data.database import Database
 from data.errors import BadInput
 from data.export_rows import DROPPED, Judged, LabelRow, decided_pairs, judged_answers, label_rows
-from data.export_write import Format, write
-from data.import_folder import folder_of, safe_name
+from data.export_write import Format, new_file, write
+from data.import_folder import folder_of
 from data.pseudonyms import Pseudonyms
 from data.records import Completion, Prompt, Split, content_id
 from data.rundir import sha256_of
@@ -87,15 +87,14 @@ def export(
     chosen = votes.choose(db, project_id, filters)
     names = Pseudonyms(db, project_id)
     job = _Job(db, project_id, conversational, Counter(chosen.left_out), names, chosen, rules, split)
-    name = f"{safe_name(project.name).lower()[:40]}-{layout}-{home.stamp()}.{format}"
     folder = folder_of(settings.export_dir, project.owner)
-    path, part = folder / name, folder / f".{uuid.uuid4().hex}.part"
+    part = folder / f".{uuid.uuid4().hex}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         rows = write(part, format, layout, conversational, _ROWS[layout](job), rules.aggregation == "weighted")
         if not rows:
             raise BadInput(f"There is nothing to export as {layout.upper() if len(layout) == 3 else layout}{_why(job.dropped)}.")
-        part.replace(path)
+        path = part.replace(new_file(folder, project.name, layout, format))
     except OSError as error:
         raise home.words(error, settings) from error
     finally:

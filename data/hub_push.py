@@ -20,6 +20,7 @@ from typing import Any
 from data.errors import RunError
 from data.hub import NAME, UNREACHABLE
 from data.rundir import RunDir, run_child
+from data.words import number
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 LICENSES = ("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "apache-2.0", "mit", "odc-by", "other")
@@ -158,7 +159,7 @@ def _trust(manifest: Mapping[str, Any]) -> str:
     agreement = manifest["agreement"]
     for name, title in (("alpha", "Krippendorff's alpha"), ("raw", "Raw agreement"), ("ac1", "Gwet's AC1")):
         held = agreement[name]
-        value = "undefined: " + held["note"] if held["value"] is None else f"{held['value']:.2f}{_interval(held)}"
+        value = "undefined: " + held["note"] if held["value"] is None else f"{number(held['value'], '.2f')}{_interval(held)}"
         lines.append(f"- {title}: {value}")
     for name, says in (("left", "The left answer was chosen in {}; sides were drawn by lot"), ("good", "Called good: {}")):
         held = manifest.get("bias_card", {}).get(name)  # the one of pairs, the other of answers shown one at a time
@@ -168,7 +169,11 @@ def _trust(manifest: Mapping[str, Any]) -> str:
 
 
 def _interval(held: Mapping[str, Any]) -> str:
-    return "" if held["low"] is None or held["high"] is None else f" (95 % interval {held['low']:.2f} to {held['high']:.2f})"
+    return (
+        ""
+        if held["low"] is None or held["high"] is None
+        else f" (95 % interval {number(held['low'], '.2f')} to {number(held['high'], '.2f')})"
+    )
 
 
 def _file(manifest: Mapping[str, Any]) -> str:

@@ -56,6 +56,11 @@ def is_trained(model: Model) -> bool:
     return bool(model.run_id)
 
 
+def merges(db: Database) -> set[str]:
+    """The runs that merged an adapter into its base: what they made was trained by another one."""
+    return {str(row["run_id"]) for row in db.rows("select run_id from runs where kind = 'merge'", [])}
+
+
 def rename(db: Database, model_id: str, name: str) -> None:
     if not db.update("models", {"model_id": model_id}, name=_name(name)):
         raise NotFound("There is no such model; choose one on the Models page.")

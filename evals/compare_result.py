@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from data.records import Judgment
+from data.words import number
 from evals.winrate import Estimate, difference, share, win_rate
 
 NO_JUDGE = "no judge was asked"
@@ -175,9 +176,13 @@ def _rules(result: CompareResult) -> str:
         return ""
     sentence = f"By the rules {result.name_b} answers well in {in_percent(b)} and {result.name_a} in {in_percent(a)}: "
     if gain.low is None or gain.high is None:
-        return sentence + f"{100 * gain.value:+.0f} points, over one prompt, which is too few for an interval."
-    sentence += f"{100 * gain.value:+.0f} points (95 % interval {100 * gain.low:+.0f} to {100 * gain.high:+.0f})"
+        return sentence + f"{_points(gain.value)} points, over one prompt, which is too few for an interval."
+    sentence += f"{_points(gain.value)} points (95 % interval {_points(gain.low)} to {_points(gain.high)})"
     return sentence + ("." if gain.excludes(0) else ", no detectable difference.")
+
+
+def _points(share: float) -> str:
+    return number(100 * share, "+.0f")
 
 
 def _judge_against_rules(result: CompareResult) -> str:

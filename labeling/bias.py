@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import BadInput
+from data.words import number
 from labeling.bias_card import (
     BOTH_BAD,
     LEFT,
@@ -275,12 +276,15 @@ def flags_of_gold(card: BiasCard) -> list[str]:
 def _looks_flag(name: str, effect: Effect, project: Effect | None) -> str:
     """With what speaks against a bias: such answers may really be better, and everybody else may do the same."""
     favours = effect.value is not None and effect.value > 0
-    sentence = (
-        f"{'Favours' if favours else 'Avoids'} {name}: {effect.value:+.2f} ({effect.low:+.2f} to {effect.high:+.2f}) in log-odds"
-    )
+    span = f"{_signed(effect.low)} to {_signed(effect.high)}"
+    sentence = f"{'Favours' if favours else 'Avoids'} {name}: {_signed(effect.value)} ({span}) in log-odds"
     if project is not None and project.value is not None:
-        sentence += f", the whole project {project.value:+.2f}"
+        sentence += f", the whole project {_signed(project.value)}"
     return f"{sentence}; such answers may be {'better' if favours else 'worse'}."
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else number(value, "+.2f")
 
 
 def _interval(share: Share) -> str:
@@ -289,4 +293,4 @@ def _interval(share: Share) -> str:
 
 
 def _percent(value: float | None, digits: int = 0) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:.{digits}f} %"

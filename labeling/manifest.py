@@ -82,7 +82,7 @@ def of_export(
     }
     if layout != "prompts":
         manifest |= of_labels(db, project_id, done.chosen, filters, rules) | trust(db, project, done.chosen)
-    path = done.path.with_suffix(".manifest.json")
+    path = done.path.with_name(f"{done.path.name}.manifest.json")  # one of the same name may be there as another format
     write(path, manifest)
     return path
 

@@ -27,7 +27,7 @@ MAX_PROMPT = 20_000
 VOTES: list[tuple[str, Preference]] = [
     ("Answer 1 is better", "a"),
     ("Answer 2 is better", "b"),
-    ("Equally good", "tie"),
+    ("Tie", "tie"),
     ("Both bad", "both_bad"),
 ]
 SAME = "Both wrote the same, so there is nothing to prefer."

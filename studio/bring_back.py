@@ -28,7 +28,7 @@ from data.rundir import RunDir
 from labeling import snapshots
 from studio import ingest, returned
 from studio.context import Studio, Viewer
-from training.config import from_json, method_named, run_args
+from training.config import as_said_now, from_json, method_named, run_args
 from training.export import mark_root, portable, weights_sha256
 from training.methods import module_of
 
@@ -91,7 +91,7 @@ def bring_back(studio: Studio, viewer: Viewer, file: Path) -> Run:
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-        made = "model" if run.config["args"]["train"]["tuning"] == "full" else "adapter"
+        made = "model" if as_said_now(run.config["args"]["train"]).get("tuning") == "full" else "adapter"
         told = returned.result(result) | {made: made, f"{made}_sha256": weights_sha256(folder / made)}
         runs.update(studio.db, run.run_id, result=told | ingest.outputs(studio.db, studio.settings, run, run.status))
     return runs.get(studio.db, run.run_id)
@@ -137,7 +137,7 @@ def _row(studio: Studio, viewer: Viewer, config: Mapping[str, Any], events: list
 
 def _unpack(archive: Archive, events: list[dict[str, Any]], run: RunDir, studio: Studio, row: Run) -> None:
     """Into the run's folder: what it said, the frozen rows as they are here, and the weights."""
-    whole = row.config["args"]["train"]["tuning"] == "full"
+    whole = as_said_now(row.config["args"]["train"]).get("tuning") == "full"
     wanted = [path for path in archive.files if _fits(path, whole)]
     if not any(path.endswith(".safetensors") for path in wanted):
         raise BadInput("This run folder holds no weights as safetensors, so there is nothing to bring back.")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from data import prompts
 from data.checkers import CHECKERS, demo_world
 from data.engine import ModelSpec
-from data.models import is_trained
+from data.models import is_trained, merges
 from data.records import Model, Project, Prompt
 from evals.judge_templates import is_demo_model
 from studio.context import Studio, Viewer
@@ -29,8 +29,8 @@ class BeforeAfter(NamedTuple):
 def writers(studio: Studio, viewer: Viewer) -> list[Model]:
     """Models that answer prompts: trained ones first, newest first, then merged copies of them, then bases and endpoints."""
     found = [m for m in studio.models(viewer) if m.kind not in ("judge", "reward")]
-    merges = {row["run_id"] for row in studio.db.rows("select run_id from runs where kind = 'merge'", [])}
-    trained = sorted((m for m in reversed(found) if is_trained(m)), key=lambda m: m.run_id in merges)
+    merged = merges(studio.db)
+    trained = sorted((m for m in reversed(found) if is_trained(m)), key=lambda m: m.run_id in merged)
     return trained + [m for m in found if not is_trained(m)]
 
 

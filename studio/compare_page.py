@@ -1,7 +1,8 @@
 """Compare: ask models side by side, blind; let a judge compare two of them on many prompts; look at what it judged.
 
 The three tabs are classes of their own (`AskTab`, `JudgeTab`, `ResultsTab`); the address says which one opens and with which
-models: `compare?run=<training run>` sets before and after, `compare?result=<compare run>` opens a result.
+models: `compare?run=<training run>` sets before and after, `compare?result=<compare run>` opens a result, `compare?tab=results`
+the newest one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from studio.context import Studio
 from studio.frame import PRIVATE, Top, guarded, heading, query
 from studio.judge_tab import JudgeTab
 from studio.results_tab import ResultsTab
+
+TABS = {"chat": "ask", "judge": "judge", "results": "results"}  # as an address names them
 
 
 class ComparePage:
@@ -43,10 +46,10 @@ class ComparePage:
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
         run_id, result_id, tab = query(request, "run"), query(request, "result"), query(request, "tab")
-        opened = "results" if result_id else "judge" if run_id and tab != "chat" else "ask"
+        asked = TABS.get(tab, "judge" if run_id else "ask")
         return [
             self.top.show(viewer, project),
-            gr.Tabs(selected=opened),
+            gr.Tabs(selected="results" if result_id else asked),
             *self.ask.load(viewer, project, run_id),
             *self.judge.load(viewer, project, run_id),
             *self.results.load(viewer, project, result_id),

@@ -13,7 +13,8 @@ from typing import TextIO
 import gradio as gr
 
 from data import home
-from data.import_folder import folder_of, safe_name
+from data.export_write import new_file
+from data.import_folder import folder_of
 from data.readers import escape
 from data.records import Project
 from studio.context import Studio, Viewer
@@ -25,19 +26,19 @@ def offer(
     studio: Studio, viewer: Viewer, project: Project, what: str, names: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> str:
     """A file of all these rows, `what` in its name; the address to fetch it from."""
-    name = f"{safe_name(project.name).lower()[:40]}-{what}-{home.stamp()}.csv"
-    path = folder_of(studio.settings.export_dir, project.owner) / name
+    folder, path = folder_of(studio.settings.export_dir, project.owner), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_file(folder, project.name, what, "csv")
         with path.open("w", encoding="utf-8-sig", newline="") as out:
             write(out, names, _announced(rows))
     except BaseException as error:
         with suppress(OSError):
-            path.unlink()  # half a list is none, and takes the room that is short
+            if path is not None:
+                path.unlink()  # half a list is none, and takes the room that is short
         if isinstance(error, OSError):
             raise home.words(error, studio.settings) from error
         raise
-    return studio.offers.add(path, name, viewer.owner)
+    return studio.offers.add(path, path.name, viewer.owner)
 
 
 def _announced(rows: Iterable[Sequence[object]]) -> Iterator[Sequence[object]]:

@@ -30,7 +30,7 @@ SHOWN_PROBLEMS = 20
 SAID = {
     "first": "the first is better",
     "second": "the second is better",
-    "tie": "equally good",
+    "tie": "tie",
     "both_bad": "both bad",
     "skip": "skipped",
     "good": "good",

@@ -35,7 +35,7 @@ class LabelChoice:
         self.components = [
             gr.Radio(AGGREGATIONS, value="majority", label="Where several people labelled", elem_id=f"{name}-aggregation"),
             gr.Radio(
-                TIES, value="drop", label="Equally good answers", elem_id=f"{name}-ties",
+                TIES, value="drop", label="Answers of a tie", elem_id=f"{name}-ties",
                 info="For good and bad answers; no preference.",
             ),
             gr.Dropdown(

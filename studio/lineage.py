@@ -13,6 +13,7 @@ from data import models, runs
 from data.database import Database
 from data.errors import NotFound
 from data.records import Model, Run, Snapshot
+from data.words import number
 from evals.compare_result import CompareResult
 from evals.winrate import Estimate
 from labeling import snapshots
@@ -20,7 +21,7 @@ from studio.context import Studio, Viewer
 from studio.render import Html, ago, count, esc, figures, percent, percents, run_link, tag
 from studio.run_groups import name_said, value_said
 from studio.run_report import graded_by, held_out_right
-from training.config import method_named
+from training.config import as_said_now, method_named
 from training.methods import METHOD_FACTS, is_training, short_name
 
 SHOWN = ("beta", "loss", "learning_rate", "epochs", "lora_rank", "tuning")  # settings that tell two runs of a method apart
@@ -134,15 +135,15 @@ def _agreement(snapshot: Snapshot | None) -> str:
     alpha = found.get("alpha") or {}
     if alpha.get("value") is None:
         return "; by one person, so agreement is not known" if found.get("annotators") == 1 else ""
-    span = f" (95 %: {alpha['low']:.2f}–{alpha['high']:.2f})" if alpha.get("low") is not None else ""
+    span = f" (95 %: {number(alpha['low'], '.2f')}–{number(alpha['high'], '.2f')})" if alpha.get("low") is not None else ""
     people = count(int(found.get("annotators") or 0), "person", "people")
-    return str(figures(f"; {people} agree to alpha {alpha['value']:.2f}{span}"))
+    return str(figures(f"; {people} agree to alpha {number(alpha['value'], '.2f')}{span}"))
 
 
 def _settings(node: Node) -> str:
     if node.run is None:
         return ""
-    train = (node.run.config.get("args") or {}).get("train") or {}
+    train = as_said_now((node.run.config.get("args") or {}).get("train") or {})
     return str(figures(", ".join(f"{name_said(name)} {value_said(train[name])}" for name in SHOWN if name in train)))
 
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data import models, runs
+from data import models, runs, words
 from data.errors import NotFound
 from data.hub import NAME
 from data.records import Run
 from evals.compare_result import CompareResult, summary
 from labeling import snapshots
 from studio.context import Studio
+from training.config import as_said_now
 from training.export import root_of
 from training.methods import is_training
 
@@ -84,14 +85,17 @@ def _use(base: str, adapter: bool, scores: bool) -> str:
 
 def _step(number: int, step: Step) -> str:
     run, data = step.run, step.run.config.get("data") or {}
-    result, settings = step.run.result, step.run.config["args"]["train"]
+    result, settings = step.run.result, as_said_now(step.run.config["args"]["train"])
     lines = [f"### {number}. {run.kind.upper()}: {plain(run.name)}\n"]
     lines.append(f"- learned from {int(result.get('rows') or 0):,} rows in {int(result.get('steps') or 0):,} steps")
     lines.append(f"- the frozen file's sha256 is `{data.get('sha256', '?')}`")
     lines += _trust(step.manifest)
     shown = {name: value for name, value in (result.get("metrics") or {}).items() if isinstance(value, int | float)}
     if shown:
-        lines.append("- at the end: " + ", ".join(f"{name} {value:.4g}" for name, value in sorted(shown.items()) if _telling(name)))
+        lines.append(
+            "- at the end: "
+            + ", ".join(f"{name} {words.number(value, '.4g')}" for name, value in sorted(shown.items()) if _telling(name))
+        )
     rows = "\n".join(f"| {name} | {plain(str(value))} |" for name, value in settings.items())
     return "\n".join(lines) + f"\n\n<details><summary>Settings</summary>\n\n| setting | value |\n|---|---|\n{rows}\n\n</details>\n"
 
@@ -107,8 +111,12 @@ def _trust(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"- labels: {labels['people']:,} by people, {labels['imported']:,} imported, {labels['simulated']:,} simulated"]
     alpha = (manifest.get("agreement") or {}).get("alpha") or {}
     if alpha.get("value") is not None:
-        between = f" (95 % interval {alpha['low']:.2f} to {alpha['high']:.2f})" if alpha.get("low") is not None else ""
-        lines.append(f"- agreement of those who labelled, Krippendorff's alpha: {alpha['value']:.2f}{between}")
+        between = (
+            f" (95 % interval {words.number(alpha['low'], '.2f')} to {words.number(alpha['high'], '.2f')})"
+            if alpha.get("low") is not None
+            else ""
+        )
+        lines.append(f"- agreement of those who labelled, Krippendorff's alpha: {words.number(alpha['value'], '.2f')}{between}")
     if dropped := manifest.get("dropped"):
         lines.append("- fell out: " + ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in dropped.items()))
     return lines

@@ -291,8 +291,10 @@ class ModelsPage:
         ]
 
     def _table(self, found: list[Model]) -> Html:
-        names = {m.model_id: m.name for m in found}
-        rows = [(m.name, tag(_kind(m)), self._where(m, names), ago(m.created_at)) for m in found]
+        names, merged = {m.model_id: m.name for m in found}, models.merges(self._studio.db)
+        rows = [
+            (m.name, tag("merged" if m.run_id in merged else _kind(m)), self._where(m, names), ago(m.created_at)) for m in found
+        ]
         if not rows:
             return note("There is no model yet: add one from the hub, from a folder or as an endpoint.", "warn")
         columns = [Col("Name"), Col("Kind", "tight"), Col("Where it is", "clip"), Col("Added", "num", wide=True)]

@@ -158,7 +158,7 @@ def _until_first_adapter(seen: Overview, task: str) -> Next:
         first = "Label the first pair" if task == "pairwise" else "Label the first answer"
         return Next(
             "labels",
-            "Say which answers are good",
+            "Say which answer is better" if task == "pairwise" else "Say which answers are good",
             f"{asks} {ENOUGH_LABELS} labels are enough for a first training.",
             first,
             "label",
@@ -197,7 +197,7 @@ def steps_of(seen: Overview, place: Place) -> list[Step]:
     c = seen.counts
     skipped = f", {c.labels - c.decided:,} skipped" if c.labels > c.decided else ""
     told: dict[Place, tuple[int, str]] = {
-        "prompts": (c.prompts, f"{c.held_out:,} kept for testing" if c.prompts else "none yet"),
+        "prompts": (c.prompts, f"{c.held_out:,} held out for testing" if c.prompts else "none yet"),
         "candidates": (c.completions, f"{count(c.pairs, 'pair')} to compare" if c.pairs else "no answers yet"),
         "labels": (c.decided, (f"{ENOUGH_LABELS} make a start" if c.decided < ENOUGH_LABELS else "ready to train on") + skipped),
         "train": (c.adapters, _trained(c)),

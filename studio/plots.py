@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data.words import number
 from studio.render import Html, esc
 
 MAX_POINTS = 200  # a line is thinned to so many; zooming in brings the others back
@@ -190,12 +191,12 @@ def _within(points: Sequence[Point], span: Point) -> list[Point]:
 def _label(value: float, percent: bool) -> str:
     if percent:
         return f"{100 * value:.0f} %"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return number(value, ",.0f" if 1000 <= abs(value) < 1e6 else ".3g")
 
 
 def exact(value: float, percent: bool) -> str:
     """A value as it is read off: four digits, or percent with one decimal."""
-    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if percent else number(value, ".4g")
 
 
 def _short(value: float) -> float:

@@ -38,13 +38,15 @@ class Measure(NamedTuple):
 
 
 class Card(NamedTuple):
-    """How a kind of card is shown. `share`: the field of the figure. `counts`: the numbers of labels in the file."""
+    """How a kind of card is shown. `share`: the field of the figure. `counts`: the numbers of labels in the file. `signs` is said
+    of findings, `reads` whether or not there are any."""
 
     measures: Sequence[Measure]
     share: str
     figure: str
     counts: Sequence[str]
     signs: str
+    reads: str = ""
 
 
 _GOLD = Measure(
@@ -76,7 +78,7 @@ PAIRS = Card(
             words.Told("answers change with the side", "changes less than two people differ", "no more than two people differ"),
             True,
         ),
-        Measure("tie", "Equally good", "of all labels but skips"),
+        Measure("tie", "Tie", "of all labels but skips"),
         Measure("both_bad", "Both bad", "of all labels but skips"),
         _GOLD,
     ),
@@ -103,9 +105,9 @@ SINGLES = Card(
     share="good",
     figure="How often an answer was called good",
     counts=("labels", "skips"),
-    signs="Answers are shown one at a time here, so no side is drawn by lot and nothing proves a bias by itself: a longer answer "
-    "may be the better one. Compare people with each other. Who stands out has p below 0.05 after correction for the number of "
-    "people.",
+    signs="Who stands out has p below 0.05 after correction for the number of people.",
+    reads="Answers are shown one at a time here, so no side is drawn by lot and nothing proves a bias by itself: a longer answer "
+    "may be the better one. Compare people with each other.",
 )  # fmt: skip
 
 
@@ -125,8 +127,16 @@ def _bias(kind: Card, project: AnyCard, annotators: Sequence[AnyCard], people: S
     said, figure = _who_stands_out(kind, called, names), _figure(kind, project, called, names)
     return Html(
         f'<div class="st-stack">{said}{_project_card(kind, project)}{figure}{_cards(kind, called, names)}'
-        f'<p class="st-sub">{esc(kind.signs)}</p></div>'
+        f"{_footnote(kind, [project, *annotators])}</div>"
     )
+
+
+def _footnote(kind: Card, cards: Sequence[AnyCard]) -> str:
+    """How to read the cards; what a sign is stands there only when one is shown."""
+    measures = [getattr(card, measure.field) for card in cards for measure in kind.measures if measure.told]
+    found = any(card.flags for card in cards) or any(map(stands_out, measures))
+    text = " ".join(part for part in (kind.reads, kind.signs if found else "") if part)
+    return f'<p class="st-sub">{esc(text)}</p>' if text else ""
 
 
 def _who_stands_out(kind: Card, called: Sequence[tuple[AnyCard, str]], names: Names) -> Html:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from data.words import number
 from labeling.bias_card import Effect, Seconds, stands_out
 from labeling.coefficients import Coefficient
 from labeling.intervals import Share
@@ -23,7 +24,7 @@ FLAG_NAMES = {
 OUTCOME_NAMES = {
     "first": "answer 1",
     "second": "answer 2",
-    "tie": "equally good",
+    "tie": "tie",
     "both_bad": "both bad",
     "good": "good",
     "bad": "bad",
@@ -31,7 +32,7 @@ OUTCOME_NAMES = {
 PREFERENCE_NAMES = {
     "a": "A (left)",
     "b": "B (right)",
-    "tie": "equally good",
+    "tie": "tie",
     "both_bad": "both bad",
     "skip": "skipped",
     "good": "good",
@@ -61,7 +62,7 @@ def short_effect(of: Effect) -> str:
 
 
 def signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+    return number(value, "+.2f")
 
 
 def seconds(of: Seconds) -> str:
@@ -85,7 +86,7 @@ def coefficient(of: Coefficient) -> str:
 
 
 def _c(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    return number(value, ".2f")
 
 
 class Told(NamedTuple):

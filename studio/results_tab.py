@@ -129,7 +129,7 @@ def _rule(good: bool | None) -> str:
 def _verdict(j: Judgment) -> str:
     if j.unscored:
         return f"Not scored: {j.unscored}."
-    said = {"a": f"{j.model_a} is better", "b": f"{j.model_b} is better", "tie": "neither is better"}[j.verdict or "tie"]
+    said = {"a": f"{j.model_a} is better", "b": f"{j.model_b} is better", "tie": "a tie"}[j.verdict or "tie"]
     orders = ""
     if j.p_ab is not None and j.p_ba is not None:
         orders = f" It gives {j.model_b} {percent(1 - j.p_ab)} when shown second, {percent(1 - j.p_ba)} when shown first."

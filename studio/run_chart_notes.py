@@ -17,7 +17,7 @@ AT_LN2 = ("sigmoid", "sigmoid_norm", "robust")  # forms of DPO's loss that are l
 
 def notes_of(method: str, settings: Mapping[str, Any], metrics: Points) -> dict[str, str]:
     """The sentences that this run needs."""
-    told = {"loss": _of_the_loss(method, settings), "reward-accuracy": _of_ties(metrics)}
+    told = {"loss": _of_the_loss(method, settings), "reward-accuracy": _of_ties(metrics), "drift": _of_drift(metrics)}
     return {chart: sentence for chart, sentence in told.items() if sentence}
 
 
@@ -31,6 +31,13 @@ def _of_the_loss(method: str, settings: Mapping[str, Any]) -> str:
     starts = method == "dpo" and settings.get("loss", "sigmoid") in AT_LN2
     begins = f"; {name}'s part begins at {math.log(2):.3f} (ln\u00a02)" if starts else ""
     return f"This is {name}'s loss plus {times}SFT's{begins}."
+
+
+def _of_drift(metrics: Points) -> str:
+    """What a nat is, on the chart whose title counts in them."""
+    if not any("logps/drift" in point for point in metrics):
+        return ""
+    return "At 0 the answers are as likely as before the run, at −1 on average 2.7 times less likely, at −2 7.4 times."
 
 
 def _of_ties(metrics: Points) -> str:

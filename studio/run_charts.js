@@ -7,7 +7,7 @@ let at = null;      // the step that is read off, null = none
 let drag = null;    // {svg, from}: a part of the steps is being marked
 
 const frame = svg => JSON.parse(svg.dataset.frame);
-const number = (value, percent) => percent ? (100 * value).toFixed(1) + ' %' : String(Number(value.toPrecision(4)));
+const number = (value, percent) => percent ? (100 * value).toFixed(1) + ' %' : String(Number(value.toPrecision(4))).replace(/^-/, '−');
 
 function stepAt(svg, clientX) {
   const box = svg.getBoundingClientRect(), f = frame(svg), [width] = f.size;

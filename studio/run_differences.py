@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.records import Run
+from data.words import number
 from evals.compare_result import CompareResult
 from evals.winrate import Estimate
 from studio.form import NAMES
 from studio.render import Column, Html, badge, count, duration, esc, percent, percents, run_link, shorten, table
 from studio.run_report import graded_by
 from studio.run_verdict import Verdict, interval
+from training.config import as_said_now
 from training.methods import short_name
 
 NOTHING = "–"
@@ -60,7 +62,7 @@ def settings(one: Seen) -> dict[str, str]:
     }
     return told | {
         NAMES.get(key, key.replace("_", " ").capitalize()): graded_by(run) if key == "reward" else _value(value)
-        for key, value in args.get("train", {}).items()
+        for key, value in as_said_now(args.get("train", {})).items()
     }
 
 
@@ -72,12 +74,12 @@ def ends(seen: Sequence[Seen]) -> Html:
         *([Column("Held-out reward", "num")] if rewarded else []), Column("Prefers the good answer", "num", wide=True),
         Column("Reward margin", "num", wide=True), Column("Steps", "num", wide=True), Column("Time", "num", wide=True),
     ]  # fmt: skip
-    return table(columns, [_end(number, one, rewarded) for number, one in enumerate(seen)], label="How each run ended")
+    return table(columns, [_end(place, one, rewarded) for place, one in enumerate(seen)], label="How each run ended")
 
 
-def _end(number: int, one: Seen, rewarded: bool) -> list[object]:
+def _end(place: int, one: Seen, rewarded: bool) -> list[object]:
     run, metrics = one.run, one.run.result.get("metrics") or {}
-    link = Html(f'<a class="st-swatch k{number}" href="./{run_link(run)}">{esc(one.name)}</a>')
+    link = Html(f'<a class="st-swatch k{place}" href="./{run_link(run)}">{esc(one.name)}</a>')
     verdict = one.verdict.title if one.verdict else NOTHING
     return [
         link,
@@ -138,8 +140,12 @@ def _estimate(found: Estimate | None) -> str:
 def _gain(found: Estimate | None) -> str:
     if found is None or found.value is None:
         return NOTHING
-    span = f" ({100 * found.low:+.0f} to {100 * found.high:+.0f})" if found.low is not None and found.high is not None else ""
-    return f"{100 * found.value:+.0f} points{span}".replace("-", "−")
+    span = (
+        f" ({number(100 * found.low, '+.0f')} to {number(100 * found.high, '+.0f')})"
+        if found.low is not None and found.high is not None
+        else ""
+    )
+    return f"{number(100 * found.value, '+.0f')} points{span}"
 
 
 def _accuracy(share: Any, rows: int) -> str:
@@ -149,7 +155,7 @@ def _accuracy(share: Any, rows: int) -> str:
 
 
 def _figure(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else NOTHING
+    return number(value, f".{digits}f") if isinstance(value, int | float) else NOTHING
 
 
 def _number(value: Any) -> str:

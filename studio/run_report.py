@@ -10,6 +10,7 @@ from urllib.parse import quote
 from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.records import Run
+from data.words import number
 from evals.compare_result import CompareResult, summary
 from evals.winrate import Estimate
 from labeling.intervals import wilson
@@ -87,9 +88,9 @@ def training(run: Run) -> Html:
     if (graded := graded_by(run)) != "":
         rows.append(("Graded by", graded, ""))
     if metrics.get("eval_reward") is not None:
-        rows.append(("Reward on held-out prompts", f"{metrics['eval_reward']:.2f}", "at the end"))
+        rows.append(("Reward on held-out prompts", number(metrics["eval_reward"], ".2f"), "at the end"))
     elif metrics.get("reward") is not None:
-        rows.append(("Reward", f"{metrics['reward']:.2f}", LAST))
+        rows.append(("Reward", number(metrics["reward"], ".2f"), LAST))
     elif metrics.get("loss") is not None:
         held_out = metrics.get("eval_loss")
         rows.append(
@@ -142,7 +143,7 @@ def _of_pairs(right: int, pairs: int) -> str:
 
 
 def _margin(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
+    return number(value, ".2f")
 
 
 def _held_out(result: Mapping[str, Any]) -> str:

@@ -204,7 +204,10 @@ def test_the_files_name_is_safe_and_another_projects_rows_stay_out(db: Database,
     ask(db, other, "Not mine")
     ask(db, project, "Mine")
     result = exporters.export(db, settings, project.project_id, "prompts")
-    assert re.fullmatch(r"[a-z0-9-]+-prompts-[0-9T]+\.jsonl", result.path.name)
+    assert re.fullmatch(r"[a-z0-9-]+-prompts-[0-9]{4}-[0-9]{2}-[0-9]{2}\.jsonl", result.path.name)
+    first, told = result.path.read_bytes(), result.path.stem
+    again = exporters.export(db, settings, project.project_id, "prompts", conversational=False)
+    assert (again.path.name, result.path.read_bytes()) == (f"{told}-2.jsonl", first), "another of the same day leaves it alone"
     assert [row["prompt"][0]["content"] for row in rows_of(result.path)] == ["Mine"]
 
 

@@ -150,7 +150,7 @@ def test_an_exported_file_has_a_manifest_that_says_the_same_as_a_snapshots(db: D
     frozen = snapshots.freeze(db, settings, project.project_id, "preference", filters=filters, rules=rules).manifest
     same = {"filters", "rules", "labels", "left_out_by", "flags", "decided", "agreement", "bias_card", "annotators_that_stand_out"}
     assert {name: beside[name] for name in same} == {name: frozen[name] for name in same}
-    assert file == done.path.with_suffix(".manifest.json")
+    assert file == done.path.with_name(f"{done.path.name}.manifest.json")
     assert beside["sha256"] == hashlib.sha256(done.path.read_bytes()).hexdigest()
     assert (beside["file"], beside["bytes"]) == (done.path.name, done.path.stat().st_size)
     assert (beside["rows"], beside["split"]) == (frozen["rows"]["train"], "train")

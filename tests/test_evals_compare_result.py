@@ -103,6 +103,8 @@ def test_the_summary_speaks_of_ties_rules_judge_and_what_was_left_out() -> None:
     assert "By the rules B answers well in 80 %" in said
     assert "+80 points (95 % interval" in said
     assert "the judge sides with them in" in said
+    worse = summary(tally([judgment(i, 0.9, 0.2, (i > 1, False)) for i in range(4)], "A", "B", "J"))
+    assert any("−50 points (95 % interval −" in sentence for sentence in worse), "a minus sign, no hyphen"
     assert "1 of 61 comparisons could not be scored and count for nobody: mute (1)." in said
     assert said.endswith("Careful.")
     assert summary(tally([judgment(1, None, None, (True, True))], "A", "B", ""))[0].startswith("By the rules B answers well in")

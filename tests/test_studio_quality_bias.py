@@ -55,6 +55,7 @@ def test_what_its_own_interval_still_allows_is_no_finding() -> None:
         assert "Nobody stands out." in html
         assert "Not everything can be told yet" in html
         assert "st-note good" not in html
+        assert "after correction" not in html, "no footnote on signs that are not there"
     again = Repeats(np.zeros(20, dtype=np.int64), np.zeros(20, dtype=np.int64), (np.arange(20) < 11).astype(np.int64))
     told = row(pairs(chose(30, 30), again), "Changed with the side")  # 11 of 20: p = 0.046, from 34 %
     assert "too few to tell: 20 of about" in told
@@ -66,6 +67,7 @@ def test_a_finding_asks_for_no_more_labels() -> None:
     assert ">enough<" in told
     assert "too few" not in told
     for html in (pairs(chose(30, 30), gold=known(9, 29)), singles(known(9, 29), np.random.default_rng(2), 0.0)):
+        assert "after correction" in html
         assert 'class="st-out st-small st-told">often wrong on known items' in row(html, "Right on known items")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,8 @@ def test_a_merged_copy_comes_after_what_was_trained(studio: Studio, viewer: View
     merged = models.new("tuned, merged", "base", LOCAL.to_json(), project.project_id, "", "run-2", adapter.model_id)
     models.add(studio.db, merged)
     assert [m.name for m in writers(studio, viewer)][:2] == ["tuned", "tuned, merged"]
+    listed = dict(re.findall(r'<tr class="">.*?>(tuned[^<]*)</td>.*?st-tag">([^<]*)<', ModelsPage(studio)._lists(viewer)[0]))
+    assert listed == {"tuned": "trained here", "tuned, merged": "merged"}
     assert before_after(writers(studio, viewer), "").after == adapter.model_id
 
 

@@ -43,6 +43,9 @@ def test_only_what_differs_is_shown_and_the_rest_is_counted() -> None:
     assert "Demo model" not in said
     assert text(differences(side(one, one))).startswith("All 8 settings are the same")
     assert differences(side(one)) == ""
+    before = text(differences(side(run("old", train={"quantize": True}), run("new", train={"tuning": "lora"}))))
+    assert "What is trained (tuning) qlora lora" in before, "what a run of before was is said in today's words"
+    assert "Quantize" not in before
 
 
 def test_how_runs_ended_has_an_interval_and_a_status_where_it_is_not_finished() -> None:

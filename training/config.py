@@ -261,17 +261,22 @@ def config_class(method: str) -> type[TrainConfig]:
 def from_json(method: str, raw: Mapping[str, Any]) -> TrainConfig:
     """A config from a form or a run folder; a missing field takes its default, an unknown one is BadInput.
 
-    `quantize` is how runs used to say `tuning`; they stay readable.
+    Runs of before stay readable.
     """
     cls = config_class(method)
-    if "quantize" in raw and "tuning" not in raw:
-        raw = {name: value for name, value in raw.items() if name != "quantize"} | {
-            "tuning": "qlora" if raw["quantize"] else "lora"
-        }
+    raw = as_said_now(raw)
     unknown = sorted(set(raw) - {f.name for f in dataclasses.fields(cls)})
     if unknown:
         raise BadInput(f"{method.upper()} has no setting {unknown[0]!r}; remove it.")
     return cls(**raw)
+
+
+def as_said_now(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings in the words of today: `quantize` is how runs used to say `tuning`."""
+    if "quantize" not in raw or "tuning" in raw:
+        return dict(raw)
+    tuning = "qlora" if raw["quantize"] else "lora"
+    return {"tuning" if name == "quantize" else name: tuning if name == "quantize" else value for name, value in raw.items()}
 
 
 def run_args(model: ModelSpec, config: TrainConfig) -> dict[str, Any]:
