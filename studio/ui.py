@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from studio import api, auth, error_page, offers, run_files
 from studio.account_page import AccountPage
 from studio.again_page import AgainPage
-from studio.blocks import StudioBlocks
+from studio.blocks import StudioBlocks, unserved
 from studio.compare_page import ComparePage
 from studio.context import Studio
 from studio.data_page import DataPage
@@ -56,11 +56,12 @@ def build_ui(studio: Studio) -> gr.Blocks:
         AgainPage(studio),
         ComparePage(studio),
     ]
-    with StudioBlocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
-        first.build(demo)
-    for page in others:
-        with demo.route(page.title, page.path):
-            page.build(demo)
+    with unserved():
+        with StudioBlocks(title="Alignment Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+            first.build(demo)
+        for page in others:
+            with demo.route(page.title, page.path):
+                page.build(demo)
     demo.queue(default_concurrency_limit=CONCURRENT, api_open=False)
     return demo
 

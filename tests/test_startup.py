@@ -25,13 +25,19 @@ from studio.context import open_studio
 said = {}
 for visitor in (False, True):
     with open_studio(Settings(home=Path(sys.argv[1]) / str(visitor), visitor=visitor)) as studio:
+        from gradio.routes import App
         from studio.ui import build_ui, launch_options
 
+        servers = []
+        made = App.create_app
+        App.create_app = lambda *args, **kwargs: servers.append(made(*args, **kwargs)) or servers[-1]
         demo = build_ui(studio)
+        App.create_app = made
         launch_options(studio)
         said[str(visitor)] = {
             "open": [d["targets"] for d in demo.config["dependencies"] if d["api_visibility"] != "private"],
             "pages": {path: len(page["components"]) for path, page in demo.config["page"].items()},
+            "servers": len(servers),
         }
 print(json.dumps({"modules": sorted(sys.modules), "apps": said}))
 """
@@ -58,6 +64,7 @@ def test_every_page_is_there_and_small(built: dict[str, Any], visitor: str) -> N
     pages = built["apps"][visitor]["pages"]
     assert set(pages) == {"", "data", "models", "label", "quality", "project", "train", "runs", "runs-compare", "again", "compare"}
     assert max(pages.values()) <= 130, pages
+    assert built["apps"][visitor]["servers"] == 1  # each takes a fifth of a second, and a page more would be one more
 
 
 @pytest.mark.parametrize("visitor", ["False", "True"])
