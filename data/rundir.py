@@ -76,6 +76,12 @@ class RunDir:
         part.replace(path / "config.json")
         return RunDir(path)
 
+    @property
+    def home(self) -> Path:
+        """The workspace it lies in, as `<home>/runs/<id>`; the folder around it where it was put elsewhere."""
+        above = self.path.resolve().parent
+        return above.parent if above.name == "runs" else above
+
     def config(self) -> dict[str, Any]:
         try:
             raw: dict[str, Any] = json.loads((self.path / "config.json").read_text(encoding="utf-8"))

@@ -54,8 +54,9 @@ def why_not(run: Run, folder: Path, keys: Mapping[str, str]) -> str:
 def launch(run: Run, folder: Path, passed: Mapping[str, str], warm: WarmStart | None) -> Child:
     """Its process: forked from the warm one where that is ready and right, else a new one. OSError when there can be none."""
     args = run.config.get("args") or {}
-    env = processes.environment(passed, processes.key_variables(args) | reporting.variables(args.get("train")))
-    forked = warm.start(run.module, folder, env) if warm else None
+    reports = reporting.variables(args.get("train"))
+    env = processes.environment(passed, processes.key_variables(args) | reports)
+    forked = warm.start(run.module, folder, env) if warm and not reports else None  # a reporter reads them when it is imported
     return forked or processes.spawn(run.module, folder, env)
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,15 +64,26 @@ def test_a_visitor_sends_nothing_anywhere(only: Any) -> None:
 
 def test_by_default_nothing_is_reported(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "r", {})
+    reporting.prepare(run, SftConfig().report_to)
     assert reporting.arguments(run, SftConfig().report_to)["report_to"] == "none"
     assert run.tail().events == []
 
 
-def test_weights_and_biases_uploads_no_weights(tmp_path: Path, only: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {})
+def test_weights_and_biases_is_sent_figures_alone(tmp_path: Path, only: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"WANDB_LOG_MODEL": "end", "WANDB_CONSOLE": "wrap", "WANDB_PROJECT": "mine"})
     only("wandb")
-    reporting.arguments(RunDir.create(tmp_path / "r", {}), "wandb")
+    reporting.prepare(RunDir.create(tmp_path / "r", {}), "wandb")
     assert os.environ["WANDB_LOG_MODEL"] == os.environ["WANDB_WATCH"] == "false"
+    assert os.environ["WANDB_CONSOLE"] == "off"
+    assert os.environ["WANDB_PROJECT"] == "mine", "where they go is the account's owner's to say"
+
+
+def test_trackio_writes_into_the_workspace_and_tells_no_server(tmp_path: Path, only: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"TRACKIO_SPACE_ID": "me/figures", "TRACKIO_SERVER_URL": "https://x", "PATH": "/bin"})
+    only("trackio")
+    run = RunDir.create(tmp_path / "home" / "runs" / "r", {})
+    reporting.prepare(run, "trackio")
+    assert os.environ == {"PATH": "/bin", "TRACKIO_DIR": str(tmp_path / "home" / "trackio")}
 
 
 def test_a_reporters_account_reaches_its_own_runs_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +91,104 @@ def test_a_reporters_account_reaches_its_own_runs_and_no_other(monkeypatch: pyte
     for train, reaches in (({"report_to": "wandb"}, True), ({"report_to": "none"}, False), ({}, False), (None, False), ([], False)):
         env = processes.environment({}, reporting.variables(train))
         assert ("WANDB_API_KEY" in env) is reaches
+
+
+# --- with the real ones -------------------------------------------------------------------------------------------------------
+
+FEW = SftConfig(max_steps=2, batch_size=4, lora_rank=4, tuning="lora", sample_prompts=0)
+SECRETS = {"HF_TOKEN": "hf_SecretOfThisMachine", "WANDB_API_KEY": "5ec2e7" * 7}
+
+
+def report(folder: Path, reporter: str, env: dict[str, str]) -> RunDir:
+    """A short run in `folder`/home/runs by `python -m`, as one who stands in a home of his own would start it."""
+    from tests import tiny_model
+    from tests.training_runs import ROOT, make_run, sft_rows
+
+    base = tiny_model.save_model(folder / "tiny", hidden_size=64)
+    run = make_run(folder / "home" / "runs" / "r1", base, replace(FEW, report_to=reporter), sft_rows())
+    mine = {"PATH": os.environ["PATH"], "HOME": str(folder / "me"), "OMP_NUM_THREADS": "1"}
+    (folder / "me").mkdir()
+    with (run.path / "stdout.log").open("wb") as out:
+        command = [sys.executable, "-m", "training.sft", str(run.path)]
+        subprocess.run(command, cwd=ROOT, env=mine | env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    assert run.tail().events[-1]["status"] == "finished", run.log_tail()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            assert not [name for name, value in SECRETS.items() if value.encode() in file.read_bytes()], file
+    return run
+
+
+def losses(run: RunDir) -> list[float]:
+    return [event["loss"] for event in run.tail().events if event["type"] == "metrics"]
+
+
+def said(run: RunDir) -> str:
+    return next(str(event["text"]) for event in run.tail().events if event["type"] == "log")
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[str]]]:
+    """The hub's address, and what it was asked: nothing it answers."""
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_POST = do_GET
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.model
+@pytest.mark.slow  # a process with its imports
+@pytest.mark.skipif(not find_spec("trackio"), reason="trackio is not installed here: pip install trackio")
+def test_trackio_keeps_every_figure_in_the_workspace_and_asks_the_hub_for_nothing(
+    tmp_path: Path, hub: tuple[str, list[str]]
+) -> None:
+    address, asked = hub
+    run = report(tmp_path, "trackio", {**SECRETS, "HF_ENDPOINT": address, "TRACKIO_SPACE_ID": "me/figures"})
+    assert asked == []
+    assert not [file for file in (tmp_path / "me").rglob("*") if "trackio" in file.name]
+    file = tmp_path / "home" / "trackio" / "alignment-studio.db"
+    with closing(sqlite3.connect(file)) as database:
+        told = [json.loads(row) for (row,) in database.execute("select metrics from metrics where run_name = 'r1' order by step")]
+    assert [figures["train/loss"] for figures in told if "train/loss" in figures] == losses(run)
+    assert said(run) == f"Also for trackio: TRACKIO_DIR={file.parent} trackio show --project alignment-studio"
+
+
+@pytest.mark.model
+@pytest.mark.slow  # a process with its imports
+@pytest.mark.skipif(not find_spec("wandb"), reason="wandb is not installed here: pip install wandb")
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({**SECRETS, "WANDB_MODE": "offline"}, r"told nothing now, as WANDB_MODE says; the figures are kept"),
+        ({}, r"cannot be told now \(No API key configured.*; the figures are kept"),
+        (
+            {**SECRETS, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2"},
+            r"cannot be told now \(.*; the figures are kept",
+        ),
+    ],
+    ids=["offline", "no account", "no network"],
+)
+def test_weights_and_biases_is_told_later_where_it_cannot_be_told_now(tmp_path: Path, env: dict[str, str], words: str) -> None:
+    run = report(tmp_path, "wandb", env)
+    assert re.search(words, said(run))
+    folder = Path(shlex.split(said(run).partition("later: ")[2])[-1])
+    assert folder.parent == run.path / "wandb", "what the sentence says to send"
+    (file,) = folder.glob("run-*.wandb")
+    written = file.read_bytes()
+    assert [loss for loss in losses(run) if str(loss).encode() not in written] == []
+    assert socket.gethostname().encode() not in written or len(socket.gethostname()) < 5  # a short name is found in anything
+    assert b"training.sft" not in written, "neither command line nor console"
+    assert not (folder / "files" / "output.log").exists()
+    assert not [each for each in (tmp_path / "me").rglob("*wandb*") if each.is_file()]
 
 
 @pytest.mark.model
@@ -80,7 +201,7 @@ def test_a_run_writes_tensorboard_files_with_its_figures_and_no_secret(tmp_path:
     monkeypatch.setenv("HF_TOKEN", "hf_SecretOfThisMachine")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # put back afterwards
     base = tiny_model.save_model(tmp_path / "tiny", hidden_size=64)
-    config = SftConfig(max_steps=2, batch_size=4, lora_rank=4, tuning="lora", sample_prompts=0, report_to="tensorboard")
+    config = replace(FEW, report_to="tensorboard")
     run = make_run(tmp_path / "run", base, config, sft_rows())
     sft.main(run)
     files = list((run.path / "tensorboard").glob("events.out.tfevents.*"))

@@ -19,6 +19,7 @@ from data import resume
 from data.engine import ModelSpec
 from data.resume import Checkpoint
 from data.rundir import RunDir
+from training import reporting
 from training.config import Method, TrainConfig, read_args
 from training.out_of_memory import OutOfMemory, failures_in_words, going_on, loading_in_words, release, split_of
 from training.rows import NO_ADAPTER, Dropped, Rows, Say, check_template, read_rows, usable_or_refuse
@@ -66,6 +67,7 @@ def train_run(
     """Train as the run's config.json says. `check` returns the trainer's first loss before any step, or refuses it; `load` makes
     the model ready where that is the method's own; `also` says what a run that was not stopped adds to the result."""
     spec, config = read_args(method, run.config().get("args", {}))
+    reporting.prepare(run, config.report_to)
     course = _Course(run, method, spec, config, read_rows(run, method), make_trainer, check, load, also)
     start = _start_point(run)
     split = int(start.state["split"]) if start else 1

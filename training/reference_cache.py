@@ -53,9 +53,7 @@ class ReferenceCache:
 
 
 def cache_folder(run: RunDir) -> Path:
-    """`<home>/cache/reference`: a run lies in `<home>/runs/<id>`."""
-    above = run.path.resolve().parent
-    return (above.parent if above.name == "runs" else above) / "cache" / "reference"
+    return run.home / "cache" / "reference"
 
 
 def weights_id(folder: str | Path) -> str:

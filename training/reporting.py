@@ -1,19 +1,23 @@
 """Where a run's figures go beside its own folder: TensorBoard, trackio or Weights & Biases, each only where it is installed.
 
-Nothing goes anywhere by default. TensorBoard and trackio write files on this machine; Weights & Biases sends to the account that
-this machine is signed in to, so it is never a visitor's choice. What is told are metrics, settings and the model's shape:
-transformers masks every token among its arguments, rows and answers are not told, and no adapter is uploaded. Free of torch.
+Nothing goes anywhere by default. TensorBoard and trackio write files into the workspace; Weights & Biases sends to the account that
+this machine is signed in to, so it is never a visitor's choice, and where it cannot the figures wait in the run's folder: a run
+never fails or waits long for it. What is told are metrics, settings, the model's shape and how busy the machine is: transformers
+masks every token among its arguments, rows, answers and what a run prints are not told, and no adapter is uploaded. Free of torch.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 from data.errors import BadInput
-from data.rundir import RunDir
+from data.rundir import RunDir, rank
 from training.config import REPORTERS
 
 PROJECT: Final = "alignment-studio"
@@ -25,6 +29,24 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
 _VARIABLES: Final = {
     "trackio": frozenset({"TRACKIO_DIR"}),
     "wandb": frozenset({"WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB_PROJECT"}),
+}
+_TRACKIO_ELSEWHERE: Final = (  # each would have it send figures away from this machine
+    "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID", "TRACKIO_WEBHOOK_URL",
+)  # fmt: skip
+_WANDB: Final = {
+    "WANDB_LOG_MODEL": "false",
+    "WANDB_WATCH": "false",
+    "WANDB_CONSOLE": "off",  # what a run prints names its rows
+    "WANDB_DISABLE_CODE": "true",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB_DISABLE_JOB_CREATION": "true",
+    "WANDB__DISABLE_META": "true",  # host, paths, command line
+    "WANDB__SAVE_REQUIREMENTS": "false",
+}
+_WANDB_UNLESS_SET: Final = {
+    "WANDB_PROJECT": PROJECT,
+    "WANDB_INIT_TIMEOUT": "20",  # seconds to begin; 90 unless told otherwise
+    "WANDB_FINISH_TIMEOUT": "60",  # seconds to send the rest at the end; for ever unless told otherwise
 }
 
 
@@ -47,20 +69,59 @@ def variables(train: Any) -> frozenset[str]:
     return _VARIABLES.get(str(reporter), frozenset())
 
 
-def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
-    """For transformers' TrainingArguments; files go into the run's folder, and the run says where."""
+def prepare(run: RunDir, reporter: str) -> None:
+    """Before the libraries are loaded, some of which load the reporter, which reads at once where it may write."""
     check(reporter)
+    if reporter == "trackio":
+        os.environ.setdefault("TRACKIO_DIR", str(run.home / "trackio"))
+        for name in _TRACKIO_ELSEWHERE:
+            os.environ.pop(name, None)
+    elif reporter == "wandb":
+        os.environ |= _WANDB | {"WANDB_DIR": str(run.path), "WANDB_CACHE_DIR": str(run.path / "wandb" / "cache")}
+        for name, value in _WANDB_UNLESS_SET.items():
+            os.environ.setdefault(name, value)
+
+
+def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
+    """For transformers' TrainingArguments; files go into the workspace, and the run says where."""
     if reporter == "tensorboard":
         folder = run.path / "tensorboard"
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
-        run.event("log", text=f"Also for TensorBoard: tensorboard --logdir {folder}")
+        run.event("log", text=f"Also for TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
     elif reporter == "trackio":
-        run.event("log", text=f"Also for trackio: trackio show --project {PROJECT}")
-    elif reporter == "wandb":
-        os.environ.setdefault("WANDB_PROJECT", PROJECT)
-        os.environ |= {"WANDB_DIR": str(run.path), "WANDB_LOG_MODEL": "false", "WANDB_WATCH": "false", "WANDB_DISABLE_CODE": "true"}
-        run.event("log", text="Also for Weights & Biases, with this machine's account.")
+        _ask_no_name()
+        there = shlex.quote(os.environ["TRACKIO_DIR"])
+        run.event("log", text=f"Also for trackio: TRACKIO_DIR={there} trackio show --project {PROJECT}")
+    elif reporter == "wandb" and rank() == 0:
+        run.event("log", text=_begin_wandb(run))
     return {"report_to": reporter, "run_name": run.path.name, "project": PROJECT}
+
+
+def _ask_no_name() -> None:
+    """trackio would ask the hub for the name of this machine's account, with its token, to write it beside the figures."""
+    trackio_run: Any = import_module("trackio.run")
+    trackio_run._get_default_namespace = lambda: None
+
+
+def _begin_wandb(run: RunDir) -> str:
+    """Begin the run that transformers then finds begun; in words where its figures go."""
+    import wandb
+
+    if wandb.run is not None:  # this run's second try, after memory ran out
+        return "Its figures go on in the same run of Weights & Biases."
+    why = ""
+    try:
+        there = wandb.init(project=os.environ["WANDB_PROJECT"], name=run.path.name)
+    except wandb.errors.Error as error:
+        why = str(error).partition("\n")[0].rstrip(".").replace(os.environ.get("WANDB_API_KEY") or "\0", "…")
+        there = wandb.init(project=os.environ["WANDB_PROJECT"], name=run.path.name, mode="offline")
+    if there.disabled:
+        return "Weights & Biases is told nothing, as WANDB_MODE says."
+    if not there.offline:
+        return f"Also for Weights & Biases, with this machine's account: {there.url}"
+    reason = f"Weights & Biases cannot be told now ({why})" if why else "Weights & Biases is told nothing now, as WANDB_MODE says"
+    later = shlex.join(["wandb", "sync", str(Path(there.dir).parent)])
+    return f"{reason}; the figures are kept in the run's folder, and this sends them later: {later}"
 
 
 def _is_here(reporter: str) -> bool:
