@@ -80,7 +80,7 @@ def progress(p: Progress, wanted: int = 0) -> dict[str, Any]:
         "complete": reached,
         "total": p.total,
         "target": target,
-        "meaning": meaning,
+        "meaning": meaning.replace("labels", "label", 1) if target == 1 else meaning,
         "left": p.left,
         "first_run": ENOUGH_LABELS,
         "consistency": {"share": p.consistency.share, "n": p.consistency.n},

@@ -47,7 +47,8 @@ def overview(seen: Overview, project: Project, names: Names) -> Html:
 def _facts(seen: Overview, project: Project) -> list[tuple[str, object, object]]:
     done = seen.items - seen.open_items
     other = [f"{n:,} {name}" for n, name in ((seen.imported, "imported"), (seen.simulated, "simulated")) if n]
-    flagged = ", ".join(f"{n:,} {words.FLAG_NAMES[flag]}" for flag, n in list(seen.flags.items())[:3])
+    flags = [(n, words.FLAG_NAMES[flag]) for flag, n in list(seen.flags.items())[:3]]
+    flagged = f"all {flags[0][1]}" if len(flags) == 1 and flags[0][0] > 1 else ", ".join(f"{n:,} {name}" for n, name in flags)
     target = project.settings.target
     rows: list[tuple[str, object, object]] = [
         ("Labels", f"{seen.labels:,}", ", ".join([f"{count(seen.skips, 'skip')} besides", *other])),

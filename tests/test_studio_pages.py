@@ -227,6 +227,10 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(app: App, page: Any, own: 
     toast.first.wait_for()
     assert "Traceback" not in toast.first.inner_text()
     assert "empty.jsonl" in toast.first.inner_text()
+    page.evaluate("window.dispatchEvent(new Event('beforeunload'))")  # what Gradio says of a page that is being left is not shown
+    toast.first.wait_for(state="hidden")
+    page.locator("h1").click()  # somebody who is still here is told
+    toast.first.wait_for()
 
 
 def test_a_file_above_the_limit_is_refused_before_it_travels(app: App, page: Any, own: Project, tmp_path: Path) -> None:

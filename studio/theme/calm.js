@@ -13,3 +13,11 @@
   };
   window.cancelAnimationFrame = (number) => (number < 0 ? clearTimeout(-number) : forgetFrame(number));
 }
+
+// Leaving a page ends what it was still being sent. Gradio takes that for a lost connection and says so in red until the next page is
+// there. Whoever goes on using this one has not left (the address was a file's) and is told what there is to tell.
+{
+  const leaving = (is) => document.documentElement.classList.toggle('st-leaving', is);
+  window.addEventListener('beforeunload', () => leaving(true), true);
+  for (const sign of ['pageshow', 'pointerdown', 'keydown']) window.addEventListener(sign, () => leaving(false), true);
+}

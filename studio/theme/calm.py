@@ -1,5 +1,6 @@
-"""Puts `calm.js` at the beginning of every Gradio page. What `launch(head=...)` is given comes after Gradio's own modules have
-run, and they have taken hold of `requestAnimationFrame` by then; so it goes into the template from which the pages are made.
+"""Puts `calm.js`, which keeps Gradio from stirring a page without need, at the beginning of every Gradio page. What
+`launch(head=...)` is given comes after Gradio's own modules have run, and they have taken hold of `requestAnimationFrame` by then;
+so it goes into the template from which the pages are made.
 """
 
 from __future__ import annotations
