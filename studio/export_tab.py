@@ -21,7 +21,7 @@ from labeling import manifest, snapshots
 from studio.context import LOCAL_ANNOTATOR, Studio, Viewer
 from studio.frame import PRIVATE, block, choice, goes_to, guarded
 from studio.label_choice import LabelChoice
-from studio.render import Html, button, count, note, run_link
+from studio.render import Html, button, count, esc, note, run_link
 from studio.visitors import RunSize
 
 LAYOUTS: list[tuple[str, Layout]] = [
@@ -43,7 +43,7 @@ HUB_SAYS = (
     "Training and held-out prompts as two splits, with a card that says how the labels were made and how far people agree. "
     "“Which labels” above counts here too. It needs a token: set HF_TOKEN before the app starts."
 )
-MANIFEST_SAYS = "The manifest says what fell out and why, how far people agree, and what sways them. "
+MANIFEST_SAYS = "The manifest says what fell out and why, how far people agree, and what sways them."
 NAMES: dict[str, tuple[str, str]] = {
     "dpo": ("preference", "preferences"),
     "reward": ("preference", "preferences"),
@@ -127,13 +127,14 @@ class ExportTab:
             split,  # type: ignore[arg-type]
         )  # fmt: skip
         beside = manifest.of_export(self._studio.db, project.project_id, done, layout, filters, rules, split)
-        files = [(f"Download {done.path.name}", done.path), ("manifest.json", beside)]
+        files = [("Download", done.path), ("manifest.json", beside)]
         links = [(title, self._studio.offers.add(path, path.name, viewer.owner)) for title, path in files]
         left = ", ".join(count(n, *DROPPED[reason]) for reason, n in done.dropped.items())
         said = note(f"{count(done.rows, *NAMES[layout])} written.{f' Left out: {left}.' if left else ''}", "good")
         return Html(
             f'{said}<div class="st-actions">{button(*links[0])}{button(*links[1], quiet=True)}</div>'
-            f'<p class="st-sub">{"" if layout == "prompts" else MANIFEST_SAYS}sha256 of the file: <code>{done.sha256}</code></p>'
+            f'<p class="st-sub st-path">{esc(done.path.name)}, sha256 <code>{done.sha256}</code>. '
+            f"{'' if layout == 'prompts' else MANIFEST_SAYS}</p>"
         )
 
     def push_to_hub(

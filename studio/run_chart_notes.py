@@ -37,7 +37,7 @@ def _of_drift(metrics: Points) -> str:
     """What a nat is, on the chart whose title counts in them."""
     if not any("logps/drift" in point for point in metrics):
         return ""
-    return "At 0 the answers are as likely as before the run, at −1 on average 2.7 times less likely, at −2 7.4 times."
+    return "At 0 the answers are as likely as before the run, at −1 on average 2.7 times less likely, and 7.4 times at −2."
 
 
 def _of_ties(metrics: Points) -> str:
