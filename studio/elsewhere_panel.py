@@ -19,9 +19,10 @@ from studio.context import Studio, Viewer
 from studio.elsewhere import HERE, Prepared, pack_up, start_here
 from studio.frame import PRIVATE, block, goes_to, guarded
 from studio.render import Html, button, count, esc, note, run_link
+from training.config import method_named
 from training.launch import Kind, Launch, Preset
 from training.launch_files import GPUS, Place, recipe, slug
-from training.methods import module_of
+from training.methods import METHOD_FACTS, module_of
 
 WAYS: list[tuple[str, Kind]] = [
     ("accelerate", "accelerate"),
@@ -197,15 +198,14 @@ def _choice(chosen: Sequence[Any], outline: Outline) -> tuple[Launch, Place]:
     """What was chosen; a Number field that was emptied holds None, which the dataclass refuses in words."""
     way, preset, devices, nodes, gpu, hours, bucket = chosen
     launch = Launch(way, "ddp" if way == "ray" else preset, devices, 1 if way == "hf_jobs" else nodes)
-    module = module_of(outline.method)  # type: ignore[arg-type]
-    return launch, Place(slug(outline.name), module, gpu, hours, bucket.strip())
+    return launch, Place(slug(outline.name), module_of(method_named(outline.method)), gpu, hours, bucket.strip())
 
 
 def _drawn(launch: Launch, place: Place, outline: Outline, page: str) -> Html:
     """The command and the file, each with its buttons, and how many rows make a step."""
     made = recipe(place, launch)
-    rows = outline.batch * launch.processes
-    each = f"{count(outline.batch, 'row')} on each of {count(launch.processes, 'device')} make {count(rows, 'row')} a step"
+    rows, one = outline.batch * launch.processes, "answer" if METHOD_FACTS[method_named(outline.method)].samples else "row"
+    each = f"{count(outline.batch, one)} on each of {count(launch.processes, 'device')} make {count(rows, one)} a step"
     where = "To type, in the carried folder:"
     parts = [f'<p class="st-sub">{esc(each)}.</p>', _text(where, made.commands, f"{page}-command")]
     if made.name:

@@ -1,7 +1,8 @@
-"""`python -m tests.fsdp_on_cpu RUN_DIR`: a DPO run whose weights are cut up among gloo processes, for machines without a GPU.
+"""`python -m tests.fsdp_on_cpu RUN_DIR`: a training run whose weights are cut up among gloo processes, for machines without a GPU.
 
 accelerate knows FSDP on accelerators alone: on a CPU it falls back to whole copies without a word. Here it is told that the
-processes have GPUs, while every tensor stays on the CPU; torch's `fully_shard` itself takes either.
+processes have GPUs, while every tensor stays on the CPU; torch's `fully_shard` itself takes either. Answers are sampled as
+`sampled_alike` has it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
 from data.rundir import RunDir, run_child
-from training import adapters, dpo
+from tests import sampled_alike
+from training import adapters
 
 
 def as_on_gpus(self: Any, cpu: bool = False, *args: Any, **kwargs: Any) -> tuple[str, DistributedType]:
@@ -25,7 +27,7 @@ def as_on_gpus(self: Any, cpu: bool = False, *args: Any, **kwargs: Any) -> tuple
 
 
 def main(run: RunDir) -> dict[str, Any]:
-    """DPO; its result also says whether the weights were in pieces when they were saved."""
+    """The run's method; its result also says whether the weights were in pieces when they were saved."""
     save, found = adapters.whole_weights, []
 
     def look(trainer: Any) -> Any:
@@ -34,7 +36,7 @@ def main(run: RunDir) -> dict[str, Any]:
 
     adapters.whole_weights = look
     adapters.check_devices = lambda: None  # which would refuse to cut up anything here
-    return {**dpo.main(run), "cut_up": found}
+    return {**sampled_alike.main(run), "cut_up": found}
 
 
 if __name__ == "__main__":

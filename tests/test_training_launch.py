@@ -13,6 +13,7 @@ import pytest
 
 from data.errors import BadInput
 from data.rundir import RunDir
+from training.config import METHODS
 from training.launch import (
     PRESETS,
     ROOT,
@@ -20,6 +21,7 @@ from training.launch import (
     Failure,
     Launch,
     accelerate_argv,
+    check_method,
     conclude,
     failures,
     main,
@@ -27,6 +29,7 @@ from training.launch import (
     why,
 )
 from training.launch_files import Place, Recipe, recipe, slug
+from training.methods import module_of
 
 HOSTILE = [
     "$(touch /tmp/owned); rm -rf ~",
@@ -179,6 +182,17 @@ def test_a_sky_task_is_yaml_whose_commands_a_shell_reads(tmp_path: Path) -> None
 def test_what_a_place_cannot_take_is_refused(place: Place, launch: Launch, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         recipe(place, launch)
+
+
+def test_every_method_but_those_of_our_own_step_alone_trains_on_several() -> None:
+    refused = set()
+    for method in METHODS:
+        try:
+            check_method(module_of(method), Launch())
+        except BadInput:
+            refused.add(method)
+        check_method(module_of(method), Launch(devices=1))
+    assert refused == {"orpo", "simpo"}
 
 
 def environment_of(preset: str) -> dict[str, str]:

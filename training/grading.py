@@ -144,7 +144,7 @@ def _refer_to_start(trainer: Any, job: Job) -> None:
     if trainer.ref_model is None:  # an adapter is switched off instead, and without beta nothing is compared
         return
     if not sharding():
-        trainer.ref_model.load_state_dict(job.start.model.state_dict())
+        trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(job.start.model.state_dict())
     elif job.run.config()["args"]["model"].get("adapter"):
         raise RunError("Begun from an adapter, this method trains all weights in whole copies (DDP) only; merge the adapter first.")
     trainer.ref_model.requires_grad_(False)

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from data.errors import BadInput, RunError, StudioError
 from data.resume import last_life
 from data.rundir import FINAL_STATUS, LOOK_S, RunDir, read_events, signal_name
+from training.methods import short_name
 
 Kind = Literal["accelerate", "ray", "slurm", "skypilot", "hf_jobs"]
 Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path("training") / "launch_presets"  # relative to the root, where every command is run
 MOST = 1024  # processes
 # What has been tried; our own step knows of no other process.
-SEVERAL = frozenset({"training.dpo", "training.kto", "training.reward", "training.sft"})
+SEVERAL = frozenset(f"training.{method}" for method in ("dpo", "grpo", "kto", "reward", "rloo", "sft"))
 LEAVE_S = 20.0  # how long the others may go on once the first has said its end
 _LOST = re.compile(  # what a process says when it is another that has failed
     r"closed by peer|connection reset|broken pipe|connection refused|socket timeout|ncclRemoteError|NCCL error|NCCL communicator"
@@ -76,9 +77,8 @@ class Launch:
 def check_method(module: str, launch: Launch) -> None:
     """BadInput where the method cannot be trained by several processes."""
     if launch.processes > 1 and module not in SEVERAL:
-        raise BadInput(
-            f"{module.rpartition('.')[2].upper()} trains on one device; DPO, KTO, SFT and reward models train on several."
-        )
+        method = short_name(module.rpartition(".")[2])
+        raise BadInput(f"{method} trains on one device; SFT, DPO, KTO, reward models, RLOO and GRPO train on several.")
 
 
 def accelerate_argv(module: str, run_dir: str, launch: Launch) -> list[str]:
