@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -20,11 +20,13 @@ from training.launch import (
     End,
     Failure,
     Launch,
+    Preset,
     accelerate_argv,
     check_method,
     conclude,
     failures,
     main,
+    of_run,
     ray_argv,
     why,
 )
@@ -176,7 +178,7 @@ def test_a_sky_task_is_yaml_whose_commands_a_shell_reads(tmp_path: Path) -> None
         (PLACE._replace(bucket="me/x; rm"), Launch("hf_jobs", devices=4), "bucket on the hub"),
         (PLACE._replace(gpu="RTX"), Launch("slurm"), "one of these GPUs"),
         (PLACE._replace(hours=0), Launch("slurm"), "time limit"),
-        (PLACE._replace(module="training.orpo"), Launch("slurm"), "ORPO trains on one device"),
+        (PLACE._replace(module="training.simpo"), Launch("slurm", "fsdp"), "SimPO trains in whole copies"),
     ],
 )
 def test_what_a_place_cannot_take_is_refused(place: Place, launch: Launch, words: str) -> None:
@@ -184,15 +186,15 @@ def test_what_a_place_cannot_take_is_refused(place: Place, launch: Launch, words
         recipe(place, launch)
 
 
-def test_every_method_but_those_of_our_own_step_alone_trains_on_several() -> None:
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_every_method_trains_on_several_and_our_own_step_in_whole_copies(preset: Preset) -> None:
     refused = set()
     for method in METHODS:
         try:
-            check_method(module_of(method), Launch())
+            check_method(module_of(method), Launch(preset=preset))
         except BadInput:
             refused.add(method)
-        check_method(module_of(method), Launch(devices=1))
-    assert refused == {"orpo", "simpo"}
+    assert refused == (set() if preset == "ddp" else {"orpo", "simpo"})
 
 
 def environment_of(preset: str) -> dict[str, str]:
@@ -275,6 +277,15 @@ def test_the_end_that_the_first_process_told_stands(run: RunDir) -> None:
     assert [e["status"] for e in run.tail().events] == ["running", "finished", "queued", "finished"]
 
 
+def test_an_end_of_an_earlier_life_is_not_taken_for_this_ones(run: RunDir) -> None:
+    run.event("status", status="running")
+    run.event("status", status="stopped")
+    of_run(run)
+    assert not End(run).is_said()
+    of_run(run)
+    assert [e["status"] for e in run.tail().events] == ["running", "stopped", "queued"]
+
+
 def test_a_run_that_was_ended_in_the_middle_is_no_failure(run: RunDir) -> None:
     run.request_stop()
     assert conclude(run, 2, 1) == 0
@@ -300,7 +311,7 @@ def test_only_the_first_process_writes_events_and_hears_a_stop(run: RunDir, monk
     ("config", "words"),
     [
         ({"kind": "dpo", "args": {}}, "does not say on how many devices"),
-        ({"kind": "orpo", "args": {"launch": {"devices": 2}}}, "ORPO trains on one device"),
+        ({"kind": "orpo", "args": {"launch": {"preset": "zero2"}}}, "ORPO trains in whole copies"),
         ({"kind": "dpo", "args": {"launch": {"devices": "2; rm -rf /"}}}, "number of devices"),
     ],
 )

@@ -33,13 +33,14 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    TrainingArguments,
 )
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from data.engine import ModelSpec
 from tests import tiny_model
 from tests.training_runs import assistant, dpo_rows, make_run, sft_rows, user
-from training import preference_memory
+from training import preference_memory, preference_ranks
 from training.chat import TEMPLATE_KWARGS
 from training.config import DPO_LOSSES
 from training.fused_lora import fuse
@@ -48,6 +49,7 @@ from training.preference_memory import must_recompute, token_budget
 from training.preference_objectives import Dpo, Kto, Objective, Orpo, Sft, SimPo, Whole
 from training.preference_rows import Item, Layout, items, parts, with_others
 from training.preference_step import BASE, Scorer, Scores, trusted_layout
+from training.preference_trainer import Plan, PreferenceTrainer
 
 pytestmark = pytest.mark.model
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
@@ -283,6 +285,39 @@ def test_methods_without_a_reference_follow_their_formula(tokenizer: Any, object
     assert mine == pytest.approx(float(expected), abs=1e-4)
     assert_same(my_gradients, gradients)
     assert metrics["nll_loss"] == pytest.approx(float(nll) / tokens, abs=1e-4)
+
+
+@pytest.mark.parametrize("processes", [3, 5])
+@pytest.mark.parametrize("objective", [Orpo(0.4), SimPo(2.0, 0.5, 0.3)], ids=["orpo", "simpo"])
+def test_the_shares_of_several_processes_add_up_to_the_step(
+    tokenizer: Any, objective: Orpo | SimPo, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four rows three processes have unlike shares, and of five one has none; here they take turns in one process."""
+    model = with_lora(tiny("qwen3"))
+    rows = items(PAIRS, tokenizer, LIMIT)
+    settings = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", gradient_checkpointing=False)
+    trainer = PreferenceTrainer(settings, Scorer(model, 0, "shared"), Plan(objective, rows, []))
+    trainer.current_gradient_accumulation_steps = 1
+    alone = float(trainer._over_parts(rows, "train"))
+    gradients, metrics = grads(model), {name: seen[-1][0] for name, seen in trainer._seen["train"].items()}
+    model.zero_grad()
+
+    asked: list[list[torch.Tensor]] = []
+    monkeypatch.setattr(preference_ranks, "add_up", lambda tensors: asked.append(list(tensors)))
+    monkeypatch.setattr(preference_ranks, "processes", lambda: processes)
+    for rank in range(processes):
+        monkeypatch.setattr(preference_ranks, "rank", lambda rank=rank: rank)
+        trainer._over_parts(rows, "train")
+    loss, columns = (sum(parts) for parts in zip(*asked, strict=True))
+    assert float(loss) == pytest.approx(alone, abs=1e-6)
+    assert_same(grads(model), gradients)
+    found = objective.metrics(rows, Scores(*columns), trainer._whole(rows))
+    assert found == pytest.approx({name: metrics[name] for name in found}, abs=1e-5)
+
+    model.zero_grad()
+    preference_ranks.add_up_gradients(model)
+    assert all(not g.any() for g in asked[-1]), "a process without rows adds nothing, and does not stay away"
+    assert len(asked[-1]) == len(gradients)
 
 
 # --- what can be trusted ------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_a_method_is_offered_its_own() -> None:
         ({"method": "ppo2"}, "no training method"),
         ({"launch": {"preset": "zero9"}}, "no such way"),
         ({"secret": 1}, "no part 'secret'"),
-        ({"method": "orpo", "train": {}, "launch": {"devices": 8}}, "one device"),
+        ({"method": "orpo", "train": {}, "launch": {"preset": "fsdp"}}, "whole copies"),
     ],
 )
 def test_what_is_no_recipe_is_refused_in_words(change: dict[str, Any], words: str) -> None:

@@ -6,6 +6,7 @@ Each start costs four imports of torch and TRL, so all but one of these tests ar
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -26,7 +27,17 @@ import torch
 from data.rundir import RunDir
 from tests import tiny_model
 from tests.training_runs import ROOT, adapter_weights, dpo_rows, events, kto_rows, make_run, prompt_rows, sft_rows
-from training.config import DpoConfig, GrpoConfig, KtoConfig, RewardConfig, RlooConfig, SftConfig, TrainConfig
+from training.config import (
+    DpoConfig,
+    GrpoConfig,
+    KtoConfig,
+    OrpoConfig,
+    RewardConfig,
+    RlooConfig,
+    SftConfig,
+    SimpoConfig,
+    TrainConfig,
+)
 from training.launch import Launch
 from training.ranks import even_batch
 
@@ -34,12 +45,15 @@ pytestmark = pytest.mark.model
 FEW: dict[str, Any] = {"max_steps": 3, "tuning": "lora", "precision": "fp32", "max_length": 128}
 SAME = (
     "loss", "grad_norm", "rewards/margins", "learning_rate", "num_tokens", "eval_loss", "eval_rewards/margins", "reward",
-    "reward_std", "kl", "completions/mean_length", "eval_reward", "eval_kl",
+    "reward_std", "kl", "completions/mean_length", "eval_reward", "eval_kl", "nll_loss", "log_odds_ratio", "rewards/accuracies",
+    "entropy", "eval_nll_loss",
 )  # fmt: skip
 ROWS = {
     "dpo": [*dpo_rows(24), *dpo_rows(6, "held_out")],
     "kto": [*kto_rows(12, 12), *kto_rows(4, 4, "held_out")],
     "reward": [*dpo_rows(24), *dpo_rows(6, "held_out")],
+    "orpo": [*dpo_rows(17), *dpo_rows(5, "held_out")],
+    "simpo": [*dpo_rows(17), *dpo_rows(5, "held_out")],
     "sft": [*sft_rows(24), *sft_rows(6, "held_out")],
     "rloo": [*prompt_rows(16), *prompt_rows(6, "held_out")],
     "grpo": [*prompt_rows(16), *prompt_rows(6, "held_out")],
@@ -210,6 +224,29 @@ def test_a_reward_model_on_several_learns_what_one_learns(tmp_path: Path) -> Non
     assert said["right"] == alone["right"], "all held-out pairs are scored once"
 
 
+@pytest.mark.slow  # two processes with their imports
+@pytest.mark.parametrize(
+    ("method", "kind", "more"),
+    [
+        ("orpo", OrpoConfig, {"accumulation": 2}),
+        ("simpo", SimpoConfig, {"sft_weight": 0.5}),
+    ],
+)
+def test_our_own_step_in_two_processes_learns_what_it_learns_in_one(
+    tmp_path: Path, method: str, kind: Any, more: dict[str, Any]
+) -> None:
+    """One batch of an epoch is a single row, so one of the processes has none of it."""
+    settings = {**FEW, "max_steps": 5, **more}
+    one = run_of(tmp_path / "one", method, kind(**settings, batch_size=8))
+    importlib.import_module(f"training.{method}").main(one)
+    run = run_of(tmp_path / "run", method, kind(**settings, batch_size=4), Launch())
+    assert begin(run).wait() == 0, run.log_tail()
+    check_learned_the_same(run, one)
+    assert statuses(run) == ["running", "finished"]
+    (told,) = [event["text"] for event in events(run, "log")]
+    assert told.startswith("Trained by the studio's own step")
+
+
 SAMPLING: dict[str, Any] = {
     **FEW, "num_generations": 4, "max_completion_length": 16, "max_length": 256, "lora_rank": 4,
 }  # fmt: skip
@@ -230,8 +267,8 @@ def sampled_by_one(folder: Path, method: str, config: TrainConfig, monkeypatch: 
 @pytest.mark.parametrize(
     ("method", "kind", "more", "preset"),
     [
-        ("rloo", RlooConfig, {}, "ddp"),
-        ("grpo", GrpoConfig, {"beta": 0.1, "accumulation": 2}, "ddp"),
+        ("rloo", RlooConfig, {"accumulation": 2}, "ddp"),
+        ("grpo", GrpoConfig, {"beta": 0.1}, "ddp"),
         ("rloo", RlooConfig, {"beta": 0.5}, "fsdp"),
     ],
     ids=["rloo", "grpo", "rloo-cut-up"],

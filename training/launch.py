@@ -30,8 +30,7 @@ Preset = Literal["ddp", "fsdp", "zero2", "zero3"]
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path("training") / "launch_presets"  # relative to the root, where every command is run
 MOST = 1024  # processes
-# What has been tried; our own step knows of no other process.
-SEVERAL = frozenset(f"training.{method}" for method in ("dpo", "grpo", "kto", "reward", "rloo", "sft"))
+WHOLE = ("training.orpo", "training.simpo")  # our own step, which cuts up no weights
 LEAVE_S = 20.0  # how long the others may go on once the first has said its end
 _LOST = re.compile(  # what a process says when it is another that has failed
     r"closed by peer|connection reset|broken pipe|connection refused|socket timeout|ncclRemoteError|NCCL error|NCCL communicator"
@@ -75,10 +74,9 @@ class Launch:
 
 
 def check_method(module: str, launch: Launch) -> None:
-    """BadInput where the method cannot be trained by several processes."""
-    if launch.processes > 1 and module not in SEVERAL:
-        method = short_name(module.rpartition(".")[2])
-        raise BadInput(f"{method} trains on one device; SFT, DPO, KTO, reward models, RLOO and GRPO train on several.")
+    """BadInput where the method cannot be trained so."""
+    if module in WHOLE and launch.preset != "ddp":
+        raise BadInput(f"{short_name(module.rpartition('.')[2])} trains in whole copies; choose those (DDP) for it.")
 
 
 def accelerate_argv(module: str, run_dir: str, launch: Launch) -> list[str]:
@@ -141,6 +139,8 @@ def of_run(run: RunDir, given: Launch | None = None) -> tuple[Launch, str]:
         raise RunError("The run's config.json does not say on how many devices it is trained; start the run again.")
     for old in run.path.glob("rank-*.jsonl"):
         old.unlink()  # said in an earlier life of the folder
+    if End(run).is_said():  # by hand, where no studio has said that it goes on: that end would count for this life's
+        run.event("status", status="queued")
     launch, module = given or Launch.from_json(raw or {}), f"training.{config.get('kind')}"
     check_method(module, launch)
     return launch, module

@@ -3,13 +3,13 @@
 The Trainer gives what is the same everywhere: optimiser, schedule, accumulation, callbacks, evaluation, events. Ours is what it is
 fed (`preference_rows`), how a batch's loss is computed (`preference_step`, `preference_objectives`), and the reference's
 log-probabilities, which are known before the first step: from the cache, or computed once with the model as it is then. The model
-before the run is the reference of its rows, so no second copy of it is held. One device only; TRL does the rest.
+before the run is the reference of its rows, so no second copy of it is held. One device; of the methods that TRL has not, several
+(`preference_ranks`).
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -30,8 +30,10 @@ from training.fused_lora import fuse
 from training.loop import Job
 from training.preference_memory import must_recompute, part_tokens
 from training.preference_objectives import Objective, Whole
+from training.preference_ranks import add_up_gradients, of_all, share
 from training.preference_rows import Item, Layout, deal, parts
 from training.preference_step import BASE, Scorer, Scores, quicken, trusted_layout
+from training.ranks import processes, whole_copies
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
 from training.rows import Say, longest_text
 
@@ -47,10 +49,13 @@ class Plan(NamedTuple):
     dealt: bool = False
 
 
-def studio_layout(job: Job) -> Layout | None:
-    """How our own step would lay out the rows; None when TRL has to train: asked for, several devices, a family that disagrees."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 or torch.cuda.device_count() > 1
-    if several or getattr(job.config, "backend", "studio") != "studio":
+def studio_layout(job: Job, several: bool = False) -> Layout | None:
+    """How our own step would lay out the rows; None when TRL has to train: asked for, several devices, a family that disagrees.
+
+    `several`: whether it may also be one of several processes with a whole copy each.
+    """
+    fits = several and whole_copies() if processes() > 1 else torch.cuda.device_count() <= 1
+    if not fits or getattr(job.config, "backend", "studio") != "studio":
         return None
     start = job.start
     quicken(start.model, longest_text(job.rows) // _LETTERS)
@@ -135,12 +140,13 @@ class PreferenceTrainer(Trainer):
     # --- data -----------------------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> Any:
-        sampler = _Batches(self.rows, self.args.per_device_train_batch_size, self.args.seed, in_order=self._dealt)
+        size = self.args.per_device_train_batch_size * processes()
+        sampler = _Batches(self.rows, size, self.args.seed, in_order=self._dealt)
         return _Loader(self.rows, batch_sampler=sampler, collate_fn=list)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         rows = self.held_out if self._dealt else sorted(self.held_out, key=lambda item: item.length)
-        sampler = _Batches(rows, self.args.per_device_eval_batch_size, 0, in_order=True)
+        sampler = _Batches(rows, self.args.per_device_eval_batch_size * processes(), 0, in_order=True)
         return _Loader(rows, batch_sampler=sampler, collate_fn=list)
 
     # --- a step ---------------------------------------------------------------------------------------------------------------
@@ -152,30 +158,34 @@ class PreferenceTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: list[Item], num_items_in_batch: Any = None) -> torch.Tensor:
         model.train()
-        return self._over_parts(inputs, "train", num_items_in_batch) / self.current_gradient_accumulation_steps
+        loss = self._over_parts(inputs, "train", num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            add_up_gradients(self.scorer.model)
+        return loss / self.current_gradient_accumulation_steps
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         with torch.no_grad():
             return self._over_parts(inputs, "eval"), None, None
 
     def _over_parts(self, items: list[Item], mode: str, tokens: float | None = None) -> torch.Tensor:
-        """The batch's loss; in training its gradient is added up part by part."""
+        """The batch's loss; in training the gradient of this process's share of the rows is added up part by part."""
         whole = self._whole(items, tokens)
         total, order, found = torch.zeros((), device=self.scorer.device), [], []
-        for part in self._parts(items, self.scorer.layout):
+        for part in self._parts(share(items), self.scorer.layout):
             loss, scores = self._part(part, whole)
             if mode == "train":
                 (loss / self.current_gradient_accumulation_steps).backward()
             total += loss.detach()
             order += part
             found.append(scores.detach())
-        self._note(mode, order, Scores.join(found), whole)
+        order, scores = of_all(items, total, order, found)
+        self._note(mode, order, scores, whole)
         if mode == "eval":
             self._seen[mode]["loss"].append((float(total), self.objective.size(whole)))
         return total
 
     def _parts(self, items: Sequence[Item], layout: Layout) -> Iterator[list[Item]]:
-        rows = math.ceil(len(items) / self._split)
+        rows = max(1, math.ceil(len(items) / self._split))
         for first in range(0, len(items), rows):
             yield from parts(items[first : first + rows], layout, self._budget)
 

@@ -19,8 +19,12 @@ from data.rundir import rank
 Sharding = Literal["", "fsdp", "zero3"]
 
 
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def several() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return processes() > 1
 
 
 def is_first() -> bool:
@@ -35,17 +39,21 @@ def sharding() -> Sharding:
     return "zero3" if deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else ""
 
 
+def whole_copies() -> bool:
+    """Whether each process holds all there is of a training, neither cut up by FSDP nor by DeepSpeed."""
+    return not any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED"))
+
+
 def even_batch(rows: int, batch: int) -> int:
     """Held-out rows a process takes at once, at most `batch`: so many that no process is short of more than one of them.
 
     TRL's figures are means over batches, in which a small last one would count as much as a whole one; and with several processes
     accelerate fills up what is missing in it with rows from the start, which would count twice.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if not rows:
         return batch
-    rounds = math.ceil(rows / (processes * batch))
-    return math.ceil(rows / (processes * rounds))
+    rounds = math.ceil(rows / (processes() * batch))
+    return math.ceil(rows / (processes() * rounds))
 
 
 def anyone(flag: bool) -> bool:

@@ -30,9 +30,9 @@ def make_trainer(job: Job) -> Any:
     from training.preference_rows import items
     from training.preference_trainer import Plan, studio_layout, studio_trainer
 
-    layout = studio_layout(job)
+    layout = studio_layout(job, several=True)
     if layout is None:
-        raise RunError("SimPO trains on one device and not on this kind of model; choose DPO instead.")
+        raise RunError("SimPO trains in whole copies, one process a device, and not on this kind of model; choose DPO instead.")
     objective = SimPo(config.beta, config.margin, config.sft_weight)
     train, held_out = (items(part, job.start.tokenizer, job.start.limit) for part in job.rows)
     return studio_trainer(job, Plan(objective, train, held_out), layout)
