@@ -1,8 +1,9 @@
 """Where a request comes from when a reverse proxy hands it on: what that proxy itself wrote down, and nothing before it.
 
-Each proxy appends to `X-Forwarded-For` the address that it was asked from; whatever stands to the left of the last entry came with
-the request and can be made up. So of a proxy that is named (`Settings.proxies`) the last entry is taken and no other, and of
-anybody else none. The server beneath (uvicorn) would take more, up to the first entry: it is told to trust nobody.
+Each proxy appends to `X-Forwarded-For` the address that it was asked from and to `X-Forwarded-Proto` how; whatever stands to the
+left of the last entry came with the request and can be made up. So of a proxy that is named (`Settings.proxies`) the last entry is
+taken and no other, and of anybody else none: the client and the scheme of a request are what is written here. The server beneath
+(uvicorn) would take more, up to the first entry: it is told to trust nobody.
 """
 
 from __future__ import annotations

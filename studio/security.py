@@ -32,6 +32,7 @@ from data.settings import Settings
 from studio.context import NO_COOKIE, VISITOR_COOKIE, VISITOR_TOKEN
 from studio.error_page import shown
 from studio.pace import Pace
+from studio.sessions import is_https
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'; font-src 'self' data:; "
@@ -79,7 +80,7 @@ class SecurityMiddleware:
             return
         headers = Headers(scope=scope)
         new = self.settings.visitor and not _visitor_token(headers)
-        cookie = _introduction(scope, headers) if new else ""
+        cookie = _introduction(scope) if new else ""
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -187,14 +188,13 @@ def _visitor_token(headers: Headers) -> str:
     return token if VISITOR_TOKEN.fullmatch(token) else ""
 
 
-def _introduction(scope: Scope, headers: Headers) -> str:
+def _introduction(scope: Scope) -> str:
     """A new visitor's Set-Cookie value.
 
     The cookie must also work in the frame a Space is shown in, which only `None; Secure; Partitioned` does, over https.
     """
     token = secrets.token_hex(16)
-    https = scope.get("scheme") == "https" or headers.get("x-forwarded-proto", "").split(",")[0].strip() == "https"
-    site = "SameSite=None; Secure; Partitioned" if https else "SameSite=Lax"
+    site = "SameSite=None; Secure; Partitioned" if is_https(scope) else "SameSite=Lax"
     return f"{VISITOR_COOKIE}={token}; Path=/; Max-Age={VISITOR_COOKIE_SECONDS}; HttpOnly; {site}"
 
 

@@ -347,6 +347,8 @@ def test_over_https_the_cookie_is_secure(app: PeopleApp) -> None:
     form = {"login": "ann", "password": PASSWORD}
     said = httpx.post(f"{app.url}/sign-in", data=form, headers={"x-forwarded-proto": "https"})
     assert "Secure" in said.headers["set-cookie"]
+    said = httpx.post(f"{app.url}/sign-in", data=form, headers={"x-forwarded-proto": "https, http"})
+    assert "Secure" not in said.headers["set-cookie"], "its proxy was asked over http"
 
 
 def test_a_new_password_ends_the_other_sessions(app: PeopleApp) -> None:

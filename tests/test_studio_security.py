@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from data.settings import Settings
 from studio.context import VISITOR_COOKIE, VISITOR_TOKEN
+from studio.proxy import ProxyMiddleware
 from studio.security import CONTENT_SECURITY_POLICY, UNUSED, UPLOADS_AN_HOUR, SecurityMiddleware
 
 JSON = {"content-type": "application/json"}
@@ -31,7 +32,7 @@ async def stream(request: Request) -> StreamingResponse:
     return StreamingResponse(iter([b"one", b"two"]), media_type="text/event-stream")
 
 
-def client(tmp_path: Path, base: str = "http://127.0.0.1:7860", **settings: Any) -> TestClient:
+def client(tmp_path: Path, base: str = "http://127.0.0.1:7860", peer: str = "127.0.0.1", **settings: Any) -> TestClient:
     routes = [
         Route("/", echo, methods=["GET", "POST"]),
         Route("/api/label", echo, methods=["GET", "POST"]),
@@ -40,8 +41,9 @@ def client(tmp_path: Path, base: str = "http://127.0.0.1:7860", **settings: Any)
         Route("/stream", stream),
     ]
     chosen = Settings(home=tmp_path, **settings)
-    app = Starlette(routes=routes, middleware=[Middleware(SecurityMiddleware, settings=chosen)])
-    return TestClient(app, base_url=base)
+    proxy = Middleware(ProxyMiddleware, proxies=chosen.proxies)
+    app = Starlette(routes=routes, middleware=[proxy, Middleware(SecurityMiddleware, settings=chosen)])
+    return TestClient(app, base_url=base, client=(peer, 50000))
 
 
 # --- headers ---
@@ -170,6 +172,25 @@ def test_over_https_the_cookie_works_in_a_frame(tmp_path: Path) -> None:
     browser = client(tmp_path, base="http://me.hf.space", host="0.0.0.0", visitor=True)
     cookie = browser.get("/", headers={"x-forwarded-proto": "https"}).headers["set-cookie"]
     assert "SameSite=None; Secure; Partitioned" in cookie
+
+
+@pytest.mark.parametrize(
+    ("peer", "base", "said", "secure"),
+    [
+        ("203.0.113.9", "http://me.example", ["https"], False),  # made up by the browser's owner: no proxy of ours
+        ("203.0.113.9", "https://me.example", ["http"], True),
+        ("127.0.0.1", "http://me.example", ["https, http"], False),  # the proxy was asked over http, whatever came with the request
+        ("127.0.0.1", "http://me.example", ["https", "http"], False),
+        ("127.0.0.1", "http://me.example", ["http, https"], True),
+        ("127.0.0.1", "http://me.example", ["https, gopher"], False),
+        ("127.0.0.1", "http://me.example", [], False),
+    ],
+)
+def test_https_is_what_the_proxy_says_and_nobody_else(tmp_path: Path, peer: str, base: str, said: list[str], secure: bool) -> None:
+    browser = client(tmp_path, base=base, peer=peer, host="0.0.0.0", visitor=True)
+    cookie = browser.get("/", headers=[("x-forwarded-proto", entry) for entry in said]).headers["set-cookie"]
+    assert ("Secure" in cookie) is secure
+    assert ("SameSite=Lax" in cookie) is not secure
 
 
 @pytest.mark.parametrize("bad", ["", "short", "Z" * 32, "g" * 33 + "; drop", "'; select 1", "0" * 200])
