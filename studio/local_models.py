@@ -5,10 +5,10 @@ Nothing here imports torch or transformers; `huggingface_hub` does the fetching,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from data.errors import BadInput
+from data.model_folder import read_object
 
 WEIGHTS = ("*.safetensors", "*.bin")
 # What is fetched of a hub model, and so what must be there of one that was: never code or pickles.
@@ -60,8 +60,8 @@ def check_folder(path: str, name: str = "") -> Path:
     if not config.is_file():
         raise BadInput(f"{name} holds no config.json; give the folder that does.")
     try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+        read_object(config)
+    except (OSError, ValueError) as error:
         raise BadInput(f"{name}/config.json is damaged; copy the model again.") from error
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise BadInput(f"{name} holds no weights (*.safetensors); copy the whole model.")
@@ -74,7 +74,6 @@ def _has_chat_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
         return True
     try:
-        raw = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return bool(read_object(folder / "tokenizer_config.json").get("chat_template"))
     except (OSError, ValueError):
         return False
-    return bool(raw.get("chat_template"))

@@ -121,14 +121,36 @@ def test_what_is_no_reward_model_is_not_taken_for_one(tmp_path: Path, base: Path
             RewardModel.load(ModelSpec("local", str(base), folder))
 
 
-@pytest.mark.parametrize("kinds", [[1, None], "LlamaForSequenceClassification"])
-def test_what_a_config_says_of_its_kind_is_only_words(tmp_path: Path, base: Path, kinds: object) -> None:
+def test_what_a_config_says_is_only_words(tmp_path: Path, base: Path) -> None:
+    """Odd or hostile, it is a model that loads or one sentence about it; a reward model is one however its kind is written."""
     folder = tmp_path / "odd"
     shutil.copytree(base, folder)
     said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(said | {"architectures": kinds}), encoding="utf-8")
+
+    def write(**more: object) -> ModelSpec:
+        (folder / "config.json").write_text(json.dumps(said | more), encoding="utf-8")
+        return ModelSpec("local", str(folder))
+
+    for kinds in ([1, None], None, "LlamaForCausalLM"):
+        load_base(write(architectures=kinds))
+        assert not is_reward_model(folder)
+    for kinds in ("LlamaForSequenceClassification", ["LlamaForSequenceClassification"]):
+        with pytest.raises(EngineError, match="scores answers and writes none"):
+            load_base(write(architectures=kinds, id2label={"0": "score"}))
+        assert is_reward_model(folder)
+    odd: list[dict[str, object]] = [
+        {name: value} for name in ("hidden_size", "model_type") for value in ("x", 3, None, [1], {"a": []})
+    ]
+    odd += [{"num_attention_heads": 0}, {"rope_parameters": "x"}, {"quantization_config": 3}, {"layer_types": 3}, {"dtype": {}}]
+    for more in odd:
+        with pytest.raises(EngineError) as caught:
+            load_base(write(**more))
+        assert len(str(caught.value)) < 500
+        assert "\n" not in str(caught.value)
+    (folder / "config.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(EngineError, match=r"damaged file: config.json is no JSON; copy or download the model again\."):
+        load_base(ModelSpec("local", str(folder)))
     assert not is_reward_model(folder)
-    load_base(ModelSpec("local", str(folder)))
 
 
 def test_all_weights_make_a_model_that_scores_wherever_it_is_loaded(tmp_path: Path, base: Path) -> None:

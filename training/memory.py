@@ -12,18 +12,18 @@ reward model that grades them is held beside it. Arithmetic is taken to be bf16.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data.errors import BadInput
+from data.model_folder import read_object
 from training.config import Method, SamplingConfig, TrainConfig
 from training.methods import METHOD_FACTS
 
 _NF4_BYTES = 4.127 / 8
 _BF16, _FP32 = 2, 4
+_NO_SIZE = 10**9  # of a layer, or of how many there are
 _TRAINED = 16  # fp32 weight, gradient and two moments
 _PER_TOKEN = 34
 _PER_TOKEN_RECOMPUTED = 2
@@ -99,10 +99,10 @@ class MemoryEstimate:
 def shape_of(base: str) -> Shape:
     """The shape of a local model folder, from its config.json; BadInput when that cannot be read."""
     try:
-        raw: dict[str, Any] = json.loads((Path(base) / "config.json").read_text(encoding="utf-8"))
+        raw = read_object(Path(base) / "config.json")
         raw = raw.get("text_config", raw)
         heads = int(raw["num_attention_heads"])
-        return Shape(
+        shape = Shape(
             hidden=int(raw["hidden_size"]),
             layers=int(raw["num_hidden_layers"]),
             feed_forward=int(raw["intermediate_size"]),
@@ -112,6 +112,9 @@ def shape_of(base: str) -> Shape:
             head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // heads),
             tied=bool(raw.get("tie_word_embeddings", False)),
         )
+        if not all(0 < size < _NO_SIZE for name, size in vars(shape).items() if name != "tied"):
+            raise ValueError("sizes that no decoder has")
+        return shape
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise BadInput(
             f"The memory a run needs cannot be told in advance: {Path(base).name} has no config.json of a decoder."

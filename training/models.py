@@ -12,7 +12,6 @@ one leaves a resident base as it was.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, StrictDataclassError
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -34,6 +33,7 @@ from transformers import (
 
 from data.engine import ModelSpec
 from data.errors import EngineError
+from data.model_folder import names_kind, read_object
 from training.chat import Tokenizer
 from training.ranks import sharding
 
@@ -101,7 +101,7 @@ def load_base(
         dtype = torch.float32 if small else compute_dtype()
     if scoring:
         config.num_labels = 1
-    elif any(str(kind).endswith(SCORING_KIND) for kind in config.architectures or ()):
+    elif names_kind(config.architectures, SCORING_KIND):
         raise EngineError(f"{name} is a reward model: it scores answers and writes none; choose another model.")
     model = _read(
         name,
@@ -165,6 +165,10 @@ def _known(spec: ModelSpec) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise EngineError(f"{base} is no model folder: it has no config.json; choose the folder with the model's weights.")
+        try:
+            read_object(folder / "config.json")
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{base} has a damaged file: {_first_line(error)}; copy or download the model again.") from error
         return str(folder)
     if folder.exists() or base[0] in "/.~" or base.count("/") > 1 or "\\" in base:
         raise EngineError(f"There is no model folder {base}; check the path on the Models page.")
@@ -181,8 +185,8 @@ def _read(name: str, load: Any) -> Any:
         raise EngineError(f"The weights of {name} are damaged ({_first_line(error)}); copy or download the model again.") from error
     except torch.OutOfMemoryError as error:
         raise EngineError(f"{name} does not fit into memory; choose a smaller model or turn 4-bit on.") from error
-    except (ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
-        if "allocate memory" in str(error):
+    except Exception as error:  # what a folder may say has no end, nor have the ways in which a library stumbles over it
+        if "allocate memory" in str(error) or isinstance(error, MemoryError):
             raise EngineError(f"{name} does not fit into memory; choose a smaller model or turn 4-bit on.") from error
         if "custom code" in str(error):
             raise EngineError(f"{name} brings code of its own, which is never run here; choose another model.") from error
@@ -212,6 +216,8 @@ def _unreadable(name: str, error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, StrictDataclassError):  # its first line says only that something is wrong
+        return " ".join(str(error).split())[:300]
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
@@ -237,7 +243,7 @@ def attach_adapter(model: Any, folder: str | Path, name: str = "default", traina
             model.load_adapter(str(folder), name, is_trainable=trainable, torch_device=str(device()))
             return model
         return PeftModel.from_pretrained(model, str(folder), name, is_trainable=trainable, torch_device=str(device()))
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+    except Exception as error:  # see `_read`
         raise EngineError(f"The adapter {Path(folder).name} cannot be attached: {_first_line(error)}") from error
 
 
@@ -247,7 +253,7 @@ def check_adapter(model: Any, folder: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise EngineError(f"There is no adapter folder {folder}; the run that made it may have been removed.")
     try:
-        config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = read_object(folder / "adapter_config.json")
     except (OSError, ValueError) as error:
         raise EngineError(f"{folder} is no adapter folder: its adapter_config.json is missing or damaged.") from error
     base = model.get_base_model() if isinstance(model, PeftModel) else model

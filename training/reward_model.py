@@ -11,7 +11,6 @@ merged in and what is saved is a model for sequence classification, which plain 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import set_seed
 
 from data.engine import ModelSpec
 from data.errors import EngineError
+from data.model_folder import names_kind, read_object
 from training.adapters import Trainable, uses_bf16
 from training.chat import TEMPLATE_KWARGS, Tokenizer, end_of_turn_ids
 from training.config import TrainConfig
@@ -141,18 +141,16 @@ def is_reward_adapter(folder: str | Path) -> bool:
 def is_reward_model(folder: str | Path) -> bool:
     """Whether a folder holds a whole reward model: one for sequence classification with a single score."""
     config = _read(Path(folder) / "config.json")
-    kinds, labels = config.get("architectures"), config.get("id2label")
-    whole = isinstance(kinds, list) and any(str(kind).endswith(SCORING_KIND) for kind in kinds)
-    return whole and isinstance(labels, dict) and len(labels) == 1
+    labels = config.get("id2label")
+    return names_kind(config.get("architectures"), SCORING_KIND) and isinstance(labels, dict) and len(labels) == 1
 
 
 def _read(file: Path) -> dict[str, Any]:
     """A JSON object, empty where there is none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _parent(base: Any, folder: str) -> dict[str, Any]:
