@@ -15,6 +15,7 @@ import re
 import threading
 import unicodedata
 import uuid
+from datetime import datetime
 from functools import cache
 from typing import NamedTuple, get_args
 
@@ -98,15 +99,18 @@ def check(db: Database, login: str, password: str) -> Account | None:
     if _hasher.check_needs_rehash(account.password_hash):
         with _hashing:
             fresh = _hasher.hash(_same(password))
-        db.update("accounts", {"annotator_id": account.annotator_id}, password_hash=fresh)
+        db.update("accounts", {"annotator_id": account.annotator_id, "password_hash": account.password_hash}, password_hash=fresh)
     return account
 
 
-def change_password(db: Database, annotator_id: str, password: str) -> Account:
-    """Sessions begun before this are over."""
+def change_password(db: Database, annotator_id: str, password: str, since: datetime | None = None) -> Account:
+    """Sessions begun before this are over. `since`: the account's `sessions_from` when it was seen who may change it; NotFound
+    where the account was changed after that."""
     account = get(db, annotator_id)
     password_hash = hash_new(password, account.login)
-    _change(db, annotator_id, password_hash=password_hash, sessions_from=now())
+    key = {"annotator_id": annotator_id} | ({"sessions_from": since} if since else {})
+    if not db.update("accounts", key, password_hash=password_hash, sessions_from=now()):
+        raise NotFound("This account was changed meanwhile; sign in again.")
     return get(db, annotator_id)
 
 

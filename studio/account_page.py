@@ -12,12 +12,12 @@ from starlette.routing import BaseRoute, Route
 
 from data import accounts, forget
 from data.errors import BadInput, NotAllowed, StudioError
-from data.records import Project
+from data.records import Account, Project
 from studio.attempts import Attempts
 from studio.auth import ANNOTATOR_LINKS
 from studio.context import Studio, Viewer
 from studio.frame import LINKS, PEOPLE_LINKS, Link
-from studio.plain.page import Body, card, draw, field, form, go, head, hidden, read_form, said, submit, up
+from studio.plain.page import Body, card, draw, field, form, form_of, go, head, hidden, said, submit, up
 from studio.render import Column, Html, esc, table
 from studio.sessions import Sessions, is_https
 from studio.sign_in import new_password_fields
@@ -61,12 +61,17 @@ class AccountPage:
         """A form's handler with its fields read and its errors shown above the page."""
 
         async def handle(request: Request) -> Response:
-            viewer = await run_in_threadpool(self._studio.viewer, request)
+            typed, problem = await form_of(request)
             try:
-                typed = await read_form(request)
-                return await run_in_threadpool(handler, request, viewer, typed)
-            except StudioError as error:
-                return await run_in_threadpool(self._page, request, viewer, str(error))
+                viewer = await run_in_threadpool(self._studio.viewer, request)
+            except NotAllowed:
+                return go(request, "sign-in")
+            if not problem:
+                try:
+                    return await run_in_threadpool(handler, request, viewer, typed)
+                except StudioError as error:
+                    problem = str(error)
+            return await run_in_threadpool(self._page, request, viewer, problem)
 
         return handle
 
@@ -77,10 +82,10 @@ class AccountPage:
         return go(request, "label")
 
     def password(self, request: Request, viewer: Viewer, typed: Mapping[str, str]) -> Response:
-        self._check_password(request, viewer, typed)
+        since = self._check_password(request, viewer, typed).sessions_from
         if typed.get("password") != typed.get("again"):
             raise BadInput("The two new passwords differ; type the same one twice.")
-        accounts.change_password(self._studio.db, viewer.annotator_id, typed.get("password", ""))
+        accounts.change_password(self._studio.db, viewer.annotator_id, typed.get("password", ""), since)
         return self._signed_in_again(request, viewer, "The password is changed; every other browser is signed out.")
 
     def everywhere(self, request: Request, viewer: Viewer, typed: Mapping[str, str]) -> Response:
@@ -104,15 +109,17 @@ class AccountPage:
         response.headers.append("set-cookie", self._sessions.no_cookie(is_https(request.scope)))
         return response
 
-    def _check_password(self, request: Request, viewer: Viewer, typed: Mapping[str, str]) -> None:
+    def _check_password(self, request: Request, viewer: Viewer, typed: Mapping[str, str]) -> Account:
         """As slow to guess here as on the sign-in page: a browser left open is not the password."""
         login = accounts.get(self._studio.db, viewer.annotator_id).login
         address = request.client.host if request.client else ""
         if wait := self._attempts.begin(login, address):
             raise NotAllowed(f"Too many tries; wait {wait} seconds, then try again.")
-        if accounts.check(self._studio.db, login, typed.get("old", "")) is None:
+        account = accounts.check(self._studio.db, login, typed.get("old", ""))
+        if account is None:
             raise NotAllowed("The present password is not right; nothing was changed.")
         self._attempts.right(login, address)
+        return account
 
     # --- what is shown ---
 

@@ -22,7 +22,7 @@ from data.records import Invitation, Project, Role
 from data.words import count
 from studio.account_page import links_for
 from studio.context import Studio, Viewer
-from studio.plain.page import Body, card, draw, file, form, head, hidden, read_form, said, select, submit, up
+from studio.plain.page import Body, card, draw, file, form, form_of, head, hidden, said, select, submit, up
 from studio.render import Html, ago, esc, note
 from studio.sessions import Sessions, is_https
 
@@ -72,15 +72,18 @@ class PeoplePage:
 
     def _posted(self, handler: Handler, role: Role) -> Callable[[Request], object]:
         async def handle(request: Request) -> Response:
+            typed, problem = await form_of(request)
             try:
                 viewer = await run_in_threadpool(self._studio.require, request, role)
             except NotAllowed as error:
                 return _refused(request, error)
-            try:
-                done = await run_in_threadpool(handler, viewer, await read_form(request))
-            except StudioError as error:
-                return await run_in_threadpool(self._page, request, viewer, str(error))
-            return await run_in_threadpool(self._page, request, viewer, "", done)
+            if not problem:
+                try:
+                    done = await run_in_threadpool(handler, viewer, typed)
+                    return await run_in_threadpool(self._page, request, viewer, "", done)
+                except StudioError as error:
+                    problem = str(error)
+            return await run_in_threadpool(self._page, request, viewer, problem)
 
         return handle
 

@@ -61,9 +61,10 @@ class Sessions:
             return None
         return Session(known, signed_at)
 
-    def cookie(self, annotator_id: str, https: bool) -> str:
-        """The value of a Set-Cookie header that signs this person in."""
-        return self._header(str(self._cookies.dumps([annotator_id, _now()])), int(LIFETIME.total_seconds()), https)
+    def cookie(self, annotator_id: str, https: bool, signed_at: int = 0) -> str:
+        """The value of a Set-Cookie header that signs this person in. `signed_at`: the `moment` before it was looked whether they
+        may; what ends their sessions meanwhile then ends this one, too."""
+        return self._header(str(self._cookies.dumps([annotator_id, signed_at or moment()])), int(LIFETIME.total_seconds()), https)
 
     def no_cookie(self, https: bool) -> str:
         """The value of a Set-Cookie header that signs out."""
@@ -76,7 +77,7 @@ class Sessions:
 
     def new_password_token(self, account: Account) -> str:
         """For a link with which this person chooses a new password; good for a day, and once: choosing ends earlier sessions."""
-        return str(self._links.dumps([account.annotator_id, _now()]))
+        return str(self._links.dumps([account.annotator_id, moment()]))
 
     def whose_new_password(self, token: str) -> Known | None:
         read = _read(self._links, token, NEW_PASSWORD_LIFETIME)
@@ -89,8 +90,9 @@ def is_https(scope: Mapping[str, Any]) -> bool:
     return scope.get("scheme") == "https"
 
 
-def _now() -> int:
-    """Microseconds, as exact as the times in the database: a cookie signed in the second of a new password must not outlive it."""
+def moment() -> int:
+    """Now, in microseconds: as exact as the times in the database, since a cookie signed in the second of a new password must not
+    outlive it."""
     return time.time_ns() // 1000
 
 

@@ -24,7 +24,7 @@ from studio.context import Studio
 from studio.hf_sign_in import HfSignIn
 from studio.plain.page import Body, card, draw, field, form, go, head, hidden, next_page, read_form, said, submit
 from studio.render import Html
-from studio.sessions import Sessions, is_https
+from studio.sessions import Sessions, is_https, moment
 
 WRONG = "This name and password do not belong together; check both, or ask an admin for a link to choose a new password."
 ROLE_WORDS = {
@@ -32,6 +32,7 @@ ROLE_WORDS = {
     "researcher": "You are invited as a researcher",
     "admin": "You are invited as an admin",
 }
+USED = "This link is no longer good: it was used or is too old. Ask for a new one."
 HASHING_AT_A_TIME = 4
 T = TypeVar("T")
 log = logging.getLogger("studio.sign_in")
@@ -92,18 +93,19 @@ class SignIn:
             response = self._sign_in_page(request, wanted, says, 429, login)
             response.headers["retry-after"] = str(wait)
             return response
+        begun = moment()
         account = accounts.check(self._studio.db, login, typed.get("password", ""))
         if account is None:
             log.info("a sign-in was refused")
             return self._sign_in_page(request, wanted, WRONG, 403, login)
         self.attempts.right(login, address)
-        return self.welcome(request, account, wanted)
+        return self.welcome(request, account, wanted, begun)
 
-    def welcome(self, request: Request, account: Account, wanted: str = "") -> Response:
+    def welcome(self, request: Request, account: Account, wanted: str = "", signed_at: int = 0) -> Response:
         """Signed in: on to the page that was wanted, or the one their role begins with."""
         known = self._sessions.directory.find(account.annotator_id)
         first = "label" if known and known.role == "annotator" else ""
-        return go(request, wanted or first, self._sessions.cookie(account.annotator_id, is_https(request.scope)))
+        return go(request, wanted or first, self._sessions.cookie(account.annotator_id, is_https(request.scope), signed_at))
 
     async def sign_out(self, request: Request) -> Response:
         return go(request, "sign-in", self._sessions.no_cookie(is_https(request.scope)))
@@ -175,15 +177,17 @@ class SignIn:
         token = request.path_params["token"]
         known = await run_in_threadpool(self._sessions.whose_new_password, token)
         if known is None or self.elsewhere:
-            return self._dead_link(request, "This link is no longer good: it was used or is too old. Ask for a new one.")
+            return self._dead_link(request, USED)
         if request.method != "POST":
             return _new_password_page(request, known.account)
         try:
             typed = await read_form(request)
             if typed.get("password") != typed.get("again"):
                 raise BadInput("The two passwords differ; type the same one twice.")
-            person, password = known.account.annotator_id, typed.get("password", "")
-            await self._in_turn(accounts.change_password, self._studio.db, person, password)
+            person, since = known.account.annotator_id, known.account.sessions_from
+            await self._in_turn(accounts.change_password, self._studio.db, person, typed.get("password", ""), since)
+        except NotFound:
+            return self._dead_link(request, USED)
         except StudioError as error:
             return _new_password_page(request, known.account, str(error), 400)
         return await run_in_threadpool(self.welcome, request, known.account)

@@ -49,6 +49,32 @@ def project(db: Database) -> Project:
 # --- passwords ---
 
 
+def test_a_password_that_is_changed_while_another_is_looked_at_stays_changed(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash is made anew with today's cost at a sign-in: not over one that came meanwhile."""
+    ada, fits = join(db, "ada"), accounts._fits
+
+    def meanwhile(password: str, password_hash: str) -> bool:
+        right = fits(password, password_hash)
+        accounts.change_password(db, ada.annotator_id, "another long one")
+        return right
+
+    dearer = PasswordHasher(time_cost=2, memory_cost=512, parallelism=1)
+    monkeypatch.setattr(accounts, "_hasher", dearer)
+    monkeypatch.setattr(accounts, "_fits", meanwhile)
+    accounts.check(db, "ada", PASSWORD)
+    monkeypatch.setattr(accounts, "_fits", fits)
+    assert accounts.check(db, "ada", PASSWORD) is None
+    assert accounts.check(db, "ada", "another long one") is not None
+
+
+def test_a_new_password_is_only_for_an_account_as_it_was_seen(db: Database) -> None:
+    ada = join(db, "ada")
+    accounts.change_password(db, ada.annotator_id, "another long one", ada.sessions_from)
+    with pytest.raises(NotFound, match="changed meanwhile"):
+        accounts.change_password(db, ada.annotator_id, "a third long one", ada.sessions_from)
+    assert accounts.check(db, "ada", "another long one") is not None
+
+
 def test_a_password_opens_its_account_and_no_other(db: Database) -> None:
     ada, bob = join(db, "ada"), join(db, "bob")
     assert accounts.check(db, " ADA ", PASSWORD) == ada

@@ -8,7 +8,7 @@ import http.client
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,8 +20,10 @@ from labelling import MODEL_NAME, RUN_ID
 from people_app import PASSWORD, PeopleApp, people_app
 
 from data import accounts, invitations, members, secret_key
+from studio import sign_in
 from studio.auth import AuthMiddleware
 from studio.label_page.assets import PREFIX
+from studio.plain import page as plain_page
 from studio.sessions import Sessions
 
 pytestmark = pytest.mark.app
@@ -74,6 +76,17 @@ def raw(app: PeopleApp, path: str, cookie: str, method: str = "GET") -> int:
 
 def cookie_of(client: httpx.Client) -> str:
     return "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookies.jar)
+
+
+def before(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, act: Callable[[], object]) -> None:
+    """Somebody else does `act` while a request waits for what `name` is to bring."""
+    whole = getattr(place, name)
+
+    async def meanwhile(request: Any) -> Any:
+        act()
+        return await whole(request)
+
+    monkeypatch.setattr(place, name, meanwhile)
 
 
 # --- the allow-list ---
@@ -289,6 +302,57 @@ def test_an_admins_link_lets_somebody_choose_a_new_password_once(app: PeopleApp)
         assert elsewhere.post(link, data=chosen).status_code == 404
         assert elsewhere.post(link + "x", data=chosen).status_code == 404
     accounts.change_password(app.studio.db, app.people["cleo"].annotator_id, PASSWORD)
+
+
+# --- what was checked before something changed ---
+
+
+def test_a_link_that_is_used_while_another_form_of_it_comes_in_is_used(app: PeopleApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleo = app.people["cleo"].annotator_id
+    assert app.studio.sessions is not None
+    token = app.studio.sessions.new_password_token(accounts.get(app.studio.db, cleo))
+    before(monkeypatch, sign_in, "read_form", lambda: accounts.change_password(app.studio.db, cleo, PASSWORD))
+    late = {"password": "of whoever was late", "again": "of whoever was late"}
+    said = httpx.post(f"{app.url}/new-password/{token}", data=late)
+    assert "no longer good" in said.text
+    assert "set-cookie" not in said.headers
+    assert accounts.check(app.studio.db, "cleo", PASSWORD) is not None
+
+
+def test_an_old_password_opens_nothing_that_outlives_it(app: PeopleApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was still right when it was looked at, and changed before the answer came."""
+    ben, fits = app.people["ben"].annotator_id, accounts._fits
+
+    def meanwhile(password: str, password_hash: str) -> bool:
+        right = fits(password, password_hash)
+        accounts.change_password(app.studio.db, ben, "another good one")
+        return right
+
+    monkeypatch.setattr(accounts, "_fits", meanwhile)
+    said = httpx.post(f"{app.url}/sign-in", data={"login": "ben", "password": PASSWORD})
+    monkeypatch.setattr(accounts, "_fits", fits)
+    assert httpx.get(f"{app.url}/label", cookies=said.cookies).status_code == 303
+    accounts.change_password(app.studio.db, ben, PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [("/people/admin/enable", {}), ("/account/sign-out-everywhere", {"x": ""})],
+)
+def test_a_form_counts_as_of_who_is_signed_in_when_it_has_come_in(
+    app: PeopleApp, monkeypatch: pytest.MonkeyPatch, path: str, typed: dict[str, str]
+) -> None:
+    """One may be sent as slowly as one likes, and the end of a session is not to be waited out."""
+    db, ada = app.studio.db, app.people["ada"].annotator_id
+    accounts.set_role(db, app.people["rita"].annotator_id, "admin")
+    with app.client("ada") as client:
+        before(monkeypatch, plain_page, "read_form", lambda: accounts.disable(db, ada))
+        said = client.post(path, data=typed | {"person": ada})
+    assert accounts.get(db, ada).disabled_at is not None
+    assert "set-cookie" not in said.headers
+    assert said.status_code in (303, 403)
+    accounts.enable(db, ada)
+    accounts.set_role(db, app.people["rita"].annotator_id, "researcher")
 
 
 # --- the cookie ---

@@ -95,6 +95,15 @@ async def read_form(request: Request) -> Mapping[str, str]:
         raise BadInput("This form could not be read; send it again.") from None
 
 
+async def form_of(request: Request) -> tuple[Mapping[str, str], str]:
+    """What `read_form` gives, or nothing and what is wrong with it. To be awaited before it is looked who asks: a form may be sent
+    as slowly as one likes, and meanwhile somebody may have lost the right to send it."""
+    try:
+        return await read_form(request), ""
+    except BadInput as error:
+        return {}, str(error)
+
+
 # --- pieces of a form -------------------------------------------------------------------------------------------------------
 
 
