@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from data.cursor import Cursor
 from data.database import Database
 from data.errors import NotFound
+from data.prompts import must_have_projects
 from data.records import JSON_FIELDS, Run, from_row, to_row
 
 
 def add(db: Database, run: Run) -> Run:
-    db.insert("runs", [to_row(run)])
+    """NotFound when its project is not there (any more)."""
+
+    def store(cursor: Cursor) -> None:
+        must_have_projects(cursor, {run.project_id})
+        cursor.insert("runs", [to_row(run)])
+
+    db.write(store)
     return run
 
 

@@ -119,12 +119,12 @@ def go_on(studio: Studio, viewer: Viewer, run: Run) -> None:
     """
     if checkpoint_of(studio, run) is None:
         raise BadInput("This run has no checkpoint to go on from; run it again instead.")
-    if _is_used(studio, run):
-        raise BadInput(
-            "The model that this run left when it stopped has been used, and going on would change its weights; train on from it, "
-            "or run it again."
-        )
-    with studio.visitors.starting:
+    with studio.visitors.starting:  # nothing is trained on top of it meanwhile
+        if _is_used(studio, run):
+            raise BadInput(
+                "The model that this run left when it stopped has been used, and going on would change its weights; train on from "
+                "it, or run it again."
+            )
         studio.visitors.check_run(studio.project(viewer), [], RunSize())
         studio.jobs.resume(run.run_id)
 

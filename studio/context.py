@@ -242,6 +242,8 @@ class Studio:
         size = size._replace(tokens=own_tokens(self, kind, config, size.steps, snapshot_id))
         reporting.check(config.get("args", {}).get("train", {}).get("report_to", "none"), viewer.is_visitor)
         with self.visitors.starting:
+            for model in chosen:
+                self.model(viewer, model.model_id)  # its own run may go on since it was chosen, which changes its weights
             self.visitors.check_run(project, chosen, size)
             return self.jobs.start(
                 kind,

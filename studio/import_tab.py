@@ -162,8 +162,8 @@ class ImportTab:
         seen = self._read(viewer, Path(file), mapping)
         if viewer.is_visitor and not seen.complete:
             raise LimitReached("This file has too many rows for a visitor's project; run the studio on your own machine for it.")
-        self._studio.visitors.check_room(project, seen.prompts, seen.answers, seen.characters)
-        done = importers.load(self._studio.db, project.project_id, Path(file), mapping, owner=viewer.owner)
+        with self._studio.visitors.room(project, seen.prompts, seen.answers, seen.characters):
+            done = importers.load(self._studio.db, project.project_id, Path(file), mapping, owner=viewer.owner)
         return [_report(done, project), gr.Button(visible=False)]
 
     def add_typed(self, typed: str, request: gr.Request) -> list[Any]:
@@ -172,8 +172,10 @@ class ImportTab:
         texts = list(dict.fromkeys(line.strip() for line in typed.splitlines() if line.strip()))
         if not texts:
             raise BadInput("Write at least one prompt.")
-        self._studio.visitors.check_room(project, len(texts), characters=sum(map(len, texts)))
-        new = prompts.add(self._studio.db, [prompts.new(project.project_id, [Message("user", t)], source="typed") for t in texts])
+        with self._studio.visitors.room(project, len(texts), characters=sum(map(len, texts))):
+            new = prompts.add(
+                self._studio.db, [prompts.new(project.project_id, [Message("user", t)], source="typed") for t in texts]
+            )
         known = f" {count(len(texts) - new, 'was', 'were')} there already." if new < len(texts) else ""
         said = f"{count(new, 'prompt')} added.{known}"
         return [note(said, "good", *((GENERATE, "Generate answers") if new else ("data", "See the prompts"))), ""]

@@ -234,11 +234,8 @@ class Jobs:
 
     def _look(self) -> bool:
         """One round; whether any run is still active."""
-        if self._restored.is_set():
-            for run in runs.active(self._db):
-                if run.status == "queued":
-                    self._refuse(run, run_launch.RESTORED)
-            self._restored.clear()
+        while self._restored.is_set():
+            self._refuse_restored()
         ending = self._ending.copy()  # before the runs are read: of those read as running, none has ended since unseen
         active = runs.active(self._db)
         for run in active:
@@ -247,6 +244,16 @@ class Jobs:
         for run, device in run_queue.due(active, run_queue.devices_of(self.gpus), self._ending):
             self._try(run, self._launch, run.run_id, device)
         return bool(active)
+
+    def _refuse_restored(self) -> None:
+        self._restored.clear()  # before the runs are read: a backup that is restored meanwhile asks for another round
+        try:
+            for run in runs.active(self._db):
+                if run.status == "queued":
+                    self._refuse(run, run_launch.RESTORED)
+        except BaseException:
+            self._restored.set()
+            raise
 
     def _try(self, run: Run, what: Callable[..., None], *args: Any) -> None:
         """Whatever is wrong with one run keeps no other from being seen to."""
@@ -260,8 +267,9 @@ class Jobs:
     def _launch(self, run_id: str, device: str) -> None:
         with self._lock:
             run = runs.get(self._db, run_id)
-            if run.status != "queued":
+            if run.status != "queued" or self._restored.is_set():
                 return
+            self._kill_at.pop(run_id, None)  # what was still to be done to an earlier process of it
             folder = self._settings.runs_dir / run_id
             if (folder / "stdout.log").exists():  # started before, but that was never written down
                 self._adopt(run, folder, device)

@@ -12,7 +12,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,6 +78,7 @@ class Visitors:
         self._lock = threading.Lock()
         self._arrivals, self._sent_off = Arrivals(ANYBODY in settings.proxies), 0
         self.starting = threading.Lock()  # held from a run's check to its start, so that two clicks are not two runs
+        self._storing = threading.Lock()  # see `room`
         self.streams = Slots(MAX_STREAMS, STREAM_S, "Your last questions are still being answered; wait for them, or stop one.")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -122,6 +124,16 @@ class Visitors:
             raise LimitReached(FULL)
 
     # --- limits ---
+
+    @contextmanager
+    def room(self, project: Project, prompts: int, answers: int = 0, characters: int = 0) -> Iterator[None]:
+        """While so many more are being stored: two at once would each find the same room. LimitReached where there is none."""
+        if not project.owner:
+            yield
+            return
+        with self._storing:
+            self.check_room(project, prompts, answers, characters)
+            yield
 
     def check_room(self, project: Project, prompts: int, answers: int = 0, characters: int = 0) -> None:
         """Whether so many more prompts and answers, of so many characters together, may be stored."""
