@@ -1,15 +1,9 @@
-"""Which items of one project are open, and a fair draw from them: plain memory, no database, so that it can be tested to
-exhaustion.
+"""Which items of one project are open: plain memory, no database, so that it can be tested to exhaustion.
 
 An item (a pair, or one completion in a binary task) is open while its labels and live leases together are fewer than the number
 it should have (`labeling/overlap.py`). Open items lie in strata (rank, category). Items that have a label and want more come
 first, so that agreement shows early; then rank, so that every prompt gets one item done before any gets a second; category, so
-that twenty pairs mirror the whole set instead of whatever chance clusters. A draw allots its number to the strata by systematic
-sampling, then picks within each uniformly, so every eligible item of a rank has the same known chance.
-
-The other orders (what the judge is unsure of, where people and judge differ) put items in levels beside their strata. A draw
-then takes a part from the lowest levels and, independently, the rest at random: independently, so that the chance of every item
-stays a formula. An item both parts come up with is taken once, and the draw is one shorter.
+that twenty pairs mirror the whole set instead of whatever chance clusters. How they are drawn: `labeling/strata.py`.
 
 Not thread-safe: `labeling/assignment.py` holds the lock.
 """
@@ -17,17 +11,15 @@ Not thread-safe: `labeling/assignment.py` holds the lock.
 from __future__ import annotations
 
 import heapq
-import math
 import random
-from bisect import insort
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from data.records import Policy, ProjectSettings
 from labeling.overlap import DISAGREEMENT, always_full, disputed, wanted
+from labeling.strata import LEVEL, RANDOM, Key, Strata
 
-RANDOM: Policy = "stratified_random"
 MAX_CATEGORIES = 64  # further ones share a stratum: a data set with a category a row would make every draw slow
 LEVELS = 50  # the judge's p is compared in steps of 0.01
 
@@ -57,38 +49,6 @@ class Judged(NamedTuple):
     verdict: str
 
 
-Key = tuple[int, str]  # (rank, category); a level is (level, LEVEL)
-LEVEL = "\0level"
-
-
-class _Bag:
-    """A set with O(1) random pick."""
-
-    def __init__(self) -> None:
-        self.items: list[str] = []
-        self._at: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __contains__(self, item_id: str) -> bool:
-        return item_id in self._at
-
-    def add(self, item_id: str) -> None:
-        if item_id not in self._at:
-            self._at[item_id] = len(self.items)
-            self.items.append(item_id)
-
-    def discard(self, item_id: str) -> None:
-        at = self._at.pop(item_id, None)
-        if at is None:
-            return
-        last = self.items.pop()
-        if last != item_id:
-            self.items[at] = last
-            self._at[last] = at
-
-
 class Pool:
     """The items of one project, who has seen which, what was said of each, and the live leases."""
 
@@ -106,11 +66,7 @@ class Pool:
         self._expiry: list[tuple[float, str, str]] = []
         self._held: Counter[str] = Counter()  # annotator -> live leases
         self._seers: dict[str, tuple[str, ...]] = {}
-        self._places: dict[str, tuple[Key, ...]] = {}  # of the open items
-        self._bags: dict[Key, _Bag] = {}
-        self._seen_open: dict[str, dict[Key, set[str]]] = defaultdict(lambda: defaultdict(set))
-        self._ranks: list[int] = []
-        self._strata: dict[int, list[Key]] = {}  # rank -> its strata
+        self._open = Strata(self._rng)
         self._categories: set[str] = set()
 
     # --- what is known -----------------------------------------------------------------------------------------------
@@ -139,14 +95,12 @@ class Pool:
         if self.seen(item_id, annotator_id):
             return
         self._seers[item_id] = (*self._seers.get(item_id, ()), annotator_id)
-        for key in self._places.get(item_id, ()):
-            self._seen_open[annotator_id][key].add(item_id)
+        self._open.see(item_id, annotator_id)
 
     def unsee(self, item_id: str, annotator_id: str) -> None:
         """Take `see` back: the impression could not be stored."""
         self._seers[item_id] = tuple(a for a in self._seers.get(item_id, ()) if a != annotator_id)
-        for key in self._places.get(item_id, ()):
-            self._seen_open[annotator_id][key].discard(item_id)
+        self._open.unsee(item_id, annotator_id)
 
     def said(self, item_id: str) -> str:
         """One letter a label that counts, sorted."""
@@ -188,7 +142,7 @@ class Pool:
         return len(self.items) - self.complete
 
     def is_open(self, item_id: str) -> bool:
-        return item_id in self._places
+        return item_id in self._open
 
     def open_for(self, item_id: str, annotator_id: str) -> bool:
         """Whether a label by this annotator is still wanted: their own lease takes no place from them."""
@@ -197,7 +151,12 @@ class Pool:
 
     def left_for(self, annotator_id: str) -> int:
         """How many items could still be drawn for this annotator."""
-        return sum(self._eligible(annotator_id, key) for keys in self._strata.values() for key in keys)
+        return self._open.left_for(annotator_id)
+
+    def draw(self, annotator_id: str, n: int) -> list[Drawn]:
+        """Up to `n` open items that this annotator has not seen."""
+        taken = self._open.draw(annotator_id, n, self.settings.policy, self.settings.random_share)
+        return [Drawn(self.items[each.item_id], each.probability, each.policy) for each in taken]
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -263,23 +222,7 @@ class Pool:
         """Put the item in or out of its bags, as its labels and leases say."""
         item_id = item.item_id
         is_open = len(self.said(item_id)) + len(self._leases.get(item_id, ())) < self.wanted(item_id)
-        now, was = self._keys(item) if is_open else (), self._places.get(item_id, ())
-        if now == was:
-            return
-        for key in was:
-            self._bags[key].discard(item_id)
-        for key in now:
-            self._bag(key).add(item_id)
-        for annotator_id in self._seers.get(item_id, ()):
-            mine = self._seen_open[annotator_id]
-            for key in was:
-                mine[key].discard(item_id)
-            for key in now:
-                mine[key].add(item_id)
-        if now:
-            self._places[item_id] = now
-        else:
-            del self._places[item_id]
+        self._open.put(item_id, self._keys(item) if is_open else (), self._seers.get(item_id, ()))
 
     def _keys(self, item: Item) -> tuple[Key, ...]:
         if item.category not in self._categories and len(self._categories) < MAX_CATEGORIES:
@@ -301,134 +244,3 @@ class Pool:
     def _is_contested(self, item_id: str, said: str) -> bool:
         judged, item = self._judged.get(item_id), self.items.get(item_id)
         return bool(judged and item and not item.held_out and disputed(said, judged.verdict, self.settings))
-
-    def _bag(self, key: Key) -> _Bag:
-        bag = self._bags.get(key)
-        if bag is None:
-            bag = self._bags[key] = _Bag()
-            if key[0] >= 0:
-                if key[0] not in self._strata:
-                    insort(self._ranks, key[0])
-                insort(self._strata.setdefault(key[0], []), key)
-        return bag
-
-    # --- the draw ----------------------------------------------------------------------------------------------------
-
-    def draw(self, annotator_id: str, n: int) -> list[Drawn]:
-        """Up to `n` open items that this annotator has not seen: lowest rank first and in random order within a rank, but for the
-        part that another order than chance brings, which is mixed in."""
-        if n <= 0:
-            return []
-        everything = self.settings.policy != RANDOM and n >= self.left_for(annotator_id)  # then there is nothing to choose
-        share = 1.0 if self.settings.policy == RANDOM or everything else self.settings.random_share
-        low = math.floor(n * share)
-        odds = {low: 1 - (n * share - low), low + 1: n * share - low}  # how many at random -> how probable that many are
-        by_chance = low + (self._rng.random() < odds[low + 1])
-        ranks = self._sizes(annotator_id, [(rank, self._strata[rank]) for rank in self._ranks], n)
-        levels = self._sizes(annotator_id, [(key[0], [key]) for key in self._level_keys()], n)
-        first = self._take(annotator_id, levels, n - by_chance)
-        rest = self._take(annotator_id, ranks, n - len(first))
-        if first:
-            ids = list({**dict.fromkeys(first), **dict.fromkeys(rest)})
-            self._rng.shuffle(ids)
-        else:
-            ids = rest
-        chance = self._chances(ranks, levels, n, odds)
-        taken = set(first)
-        return [Drawn(self.items[i], chance(i), self.settings.policy if i in taken else RANDOM) for i in ids]
-
-    def _level_keys(self) -> list[Key]:
-        return [] if self.settings.policy == RANDOM else sorted((k for k in self._bags if k[0] < 0), reverse=True)
-
-    def _sizes(self, annotator_id: str, groups: Iterable[tuple[int, Sequence[Key]]], n: int) -> list[_Group]:
-        """The groups a draw of `n` can reach, in their order, with how many this annotator could get of each key."""
-        found: list[_Group] = []
-        before = 0
-        for name, keys in groups:
-            if before >= n:
-                break
-            sizes = [(key, size) for key in keys if (size := self._eligible(annotator_id, key))]
-            if sizes:
-                found.append(_Group(name, sizes, before, sum(size for _, size in sizes)))
-                before += found[-1].size
-        return found
-
-    def _take(self, annotator_id: str, groups: Sequence[_Group], n: int) -> list[str]:
-        """`n` items, group after group; within a group by systematic sampling of its keys, shuffled."""
-        taken: list[str] = []
-        for group in groups:
-            wanted_here = min(n - len(taken), group.size)
-            if wanted_here <= 0:
-                break
-            ids: list[str] = []
-            shares = self._allot([size for _, size in group.sizes], wanted_here)
-            for (key, _), number in zip(group.sizes, shares, strict=True):
-                ids += self._pick(annotator_id, key, number)
-            self._rng.shuffle(ids)
-            taken += ids
-        return taken
-
-    def _chances(self, ranks: Sequence[_Group], levels: Sequence[_Group], n: int, odds: dict[int, float]) -> Callable[[str], float]:
-        """item -> the probability that this draw takes it: the mean over how many come by chance."""
-        rank_of, level_of = {g.name: g for g in ranks}, {g.name: g for g in levels}
-        special = sum(g.size for g in levels)
-
-        def chance(item_id: str) -> float:
-            keys = self._places[item_id]
-            rank, level = rank_of.get(keys[0][0]), level_of.get(keys[1][0]) if len(keys) > 1 else None
-            p = 0.0
-            for by_chance, odd in odds.items():
-                first = min(n - by_chance, special)
-                by_level = _reach(level, first)
-                p += odd * (by_level + (1 - by_level) * _reach(rank, n - first))
-            return min(1.0, p)
-
-        return chance
-
-    def _allot(self, sizes: Sequence[int], n: int) -> Iterator[int]:
-        """Systematic sampling: n equally spaced points, randomly shifted, on the line of all items; a stratum gets those on it."""
-        total, start = sum(sizes), self._rng.random()
-        below = 0
-        upto = 0
-        for size in sizes:
-            upto += size
-            # points are (start + k) * total / n for k = 0..n-1
-            points = n if upto == total else max(0, int(-((start - upto * n / total) // 1)))
-            yield min(points - below, size)
-            below = points
-
-    def _eligible(self, annotator_id: str, key: Key) -> int:
-        bag = self._bags[key]
-        return len(bag) - len(self._mine(annotator_id, key)) if bag else 0
-
-    def _mine(self, annotator_id: str, key: Key) -> set[str]:
-        keys = self._seen_open.get(annotator_id)
-        return keys.get(key, set()) if keys else set()
-
-    def _pick(self, annotator_id: str, key: Key, n: int) -> list[str]:
-        """`n` different unseen items, uniformly: by chance where most are unseen, else from the list of those that are."""
-        if n <= 0:
-            return []
-        bag, mine = self._bags[key].items, self._mine(annotator_id, key)
-        if 2 * (len(mine) + n) > len(bag):
-            return self._rng.sample([i for i in bag if i not in mine], n)
-        picked: dict[str, None] = {}
-        while len(picked) < n:
-            item_id = bag[self._rng.randrange(len(bag))]
-            if item_id not in mine:
-                picked[item_id] = None
-        return list(picked)
-
-
-class _Group(NamedTuple):
-    """A rank or a level as one annotator meets it: `before` are the items of the groups before it."""
-
-    name: int
-    sizes: list[tuple[Key, int]]
-    before: int
-    size: int
-
-
-def _reach(group: _Group | None, n: int) -> float:
-    """The chance of an item of this group in a draw of `n` that goes through the groups in order."""
-    return 0.0 if group is None else min(1.0, max(0.0, (n - group.before) / group.size))
