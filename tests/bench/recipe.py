@@ -31,6 +31,7 @@ from data.demo.world import sample_prompts
 from data.engine import GenRequest, Message, ModelSpec
 from data.records import Split
 from data.rundir import RunDir, sha256_of
+from evals.judge import seed_of
 from evals.winrate import difference
 from tests.bench.table import Row, publish
 from training.config import Method, config_class, run_args
@@ -99,8 +100,8 @@ class Sampled(NamedTuple):
 def sample(spec: ModelSpec, prompts: Sequence[str], count: int, seed: int) -> list[Sampled]:
     from training.local_engine import LocalEngine
 
-    asked = [
-        GenRequest((Message("user", p),), max_new_tokens=TOKENS, temperature=0.8, seed=seed, sample_index=i)
+    asked = [  # the same luck for every prompt would make their answers alike, and 200 of them as sure as a few
+        GenRequest((Message("user", p),), max_new_tokens=TOKENS, temperature=0.8, seed=seed_of(seed, p), sample_index=i)
         for p in prompts
         for i in range(count)
     ]
