@@ -175,8 +175,8 @@ def _until_first_adapter(seen: Overview, task: str) -> Next:
         )
     return Next(
         "train",
-        f"Train on your {count(c.decided, 'label')}",
-        "The model learns to prefer what you preferred." + (QUICK if seen.is_demo and c.decided <= MANY_LABELS else ""),
+        f"Train on {count(c.decided, 'label')}",
+        "The model learns to prefer what people preferred." + (QUICK if seen.is_demo and c.decided <= MANY_LABELS else ""),
         "Choose how to train",
         "train",
         (("Label more", "label"),),

@@ -208,6 +208,13 @@ def gone(studio: Studio, project: Project) -> dict[str, str]:
     return {what: model.model_id for what, model in added.items()}
 
 
+def test_an_address_opens_its_tab_of_compare(studio: Studio, project: Project) -> None:
+    page = build(ComparePage(studio))
+    asked: tuple[dict[str, str], ...] = ({}, {"tab": "chat"}, {"tab": "judge"}, {"tab": "results"}, {"tab": "odd"}, {"run": "x"})
+    opened = [page.load(Request(query_params=query))[1].selected for query in asked]
+    assert opened == ["ask", "ask", "judge", "results", "ask", "judge"]
+
+
 @pytest.mark.model
 def test_models_whose_files_are_gone_say_so_side_by_side(studio: Studio, project: Project) -> None:
     ids = gone(studio, project)

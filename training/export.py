@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.rundir import sha256_of
+from data.words import number
 from training.config import Method
 from training.methods import METHOD_FACTS
 
@@ -132,7 +133,7 @@ def _readme(lineage: Lineage) -> str:
     scores = METHOD_FACTS[lineage.method].makes == "reward"
     loader, head = ("AutoModelForSequenceClassification", ", num_labels=1") if scores else ("AutoModelForCausalLM", "")
     settings = "\n".join(f"| {name} | {value} |" for name, value in lineage.settings.items())
-    metrics = "\n".join(f"| {name} | {'—' if value is None else f'{value:.4g}'} |" for name, value in lineage.metrics.items())
+    metrics = "\n".join(f"| {name} | {'—' if value is None else number(value, '.4g')} |" for name, value in lineage.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in lineage.versions.items()) or "not recorded"
     return f"""---
 library_name: {"transformers" if full else "peft"}
