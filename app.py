@@ -105,6 +105,9 @@ def serve(settings: Settings) -> None:
     from studio.context import open_studio
 
     with open_studio(settings) as studio:
+        from studio.gradio_import import import_gradio
+
+        import_gradio()
         from studio.ui import build_ui, launch_options
 
         demo = build_ui(studio)

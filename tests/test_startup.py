@@ -25,6 +25,9 @@ from studio.context import open_studio
 said = {}
 for visitor in (False, True):
     with open_studio(Settings(home=Path(sys.argv[1]) / str(visitor), visitor=visitor)) as studio:
+        from studio.gradio_import import import_gradio
+
+        import_gradio()
         from gradio.routes import App
         from studio.ui import build_ui, launch_options
 
