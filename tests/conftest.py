@@ -26,6 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("STUDIO_WARM_START", "0")  # a test that wants one asks for it
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing is compiled; else bitsandbytes loads the compiler into each process
 os.environ.pop("SPACE_ID", None)
 
 ROOT = Path(__file__).resolve().parent.parent

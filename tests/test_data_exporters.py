@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -33,8 +30,8 @@ from data.settings import Settings
 from data.votes import Rules
 from labeling import snapshots
 
-ROOT = Path(__file__).resolve().parent.parent
 FORMATS: tuple[exporters.Format, ...] = get_args(exporters.Format)
+BOTH: tuple[exporters.Format, ...] = ("jsonl", "parquet")
 
 
 def ask(
@@ -368,11 +365,16 @@ def test_trl_takes_every_layout_as_it_is(db: Database, settings: Settings, proje
     for i in range(8):
         _, (good, bad) = ask(db, project, f"What is {i} plus {i}?", f"It is {2 * i}.", "No idea.")
         say(db, "x", "a" if i % 2 else "b", *((good, bad) if i % 2 else (bad, good)))
+    from trl_loads import first_losses
+
+    def both(*how: Any, **more: Any) -> tuple[str, str]:
+        lines, table = (
+            exporters.export(db, settings, project.project_id, how[0], format, *how[1:], **more).path for format in BOTH
+        )
+        return str(lines), str(table)
+
     files = {
-        f"{layout} {conversational}": [
-            str(exporters.export(db, settings, project.project_id, layout, format, conversational).path)
-            for format in ("jsonl", "parquet")
-        ]
+        f"{layout} {conversational}": both(layout, conversational)
         for layout in ("dpo", "reward", "kto", "sft")
         for conversational in (True, False)
     }
@@ -383,16 +385,8 @@ def test_trl_takes_every_layout_as_it_is(db: Database, settings: Settings, proje
         ("reward", Rules("weighted")),
         ("sft", Rules("weighted", "good")),
     ):
-        files[f"{layout} {rules.aggregation} {rules.ties}"] = [
-            str(exporters.export(db, settings, project.project_id, layout, format, rules=rules).path)  # type: ignore[arg-type]
-            for format in ("jsonl", "parquet")
-        ]
-    (tmp_path / "files.json").write_text(json.dumps(files))
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    command = [sys.executable, str(ROOT / "tests" / "trl_loads.py"), str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    losses = json.loads(done.stdout.splitlines()[-1])
+        files[f"{layout} {rules.aggregation} {rules.ties}"] = both(layout, rules=rules)
+    losses = first_losses(tmp_path, files)
     assert set(losses) == set(files)
     for name, loss in losses.items():
         assert loss == pytest.approx(math.log(2), abs=1e-3) if name.startswith("dpo") else loss > 0, name

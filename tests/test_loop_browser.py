@@ -72,7 +72,7 @@ ALL = pytest.param(("light", "dark", "phone"), marks=pytest.mark.slow(reason="th
 
 @pytest.mark.parametrize("modes", [("phone",), ALL], ids=["phone", "all"])
 def test_the_whole_loop(serve_app: Callable[..., Any], page: Any, modes: tuple[str, ...]) -> None:
-    app = serve_app()
+    app = serve_app(env={"STUDIO_WARM_START": "1"})  # as users have it, and the libraries are loaded once for the runs
     generate(app.url, page)
     label(app.url, page)
     train(app.url, page)

@@ -1,17 +1,11 @@
-"""Loads exported files with `datasets` and trains a step on each with TRL's own trainers; test_data_exporters.py runs it in a
-process of its own. Prints the first loss of each as JSON.
-
-    python tests/trl_loads.py FOLDER      with FOLDER/files.json: {"dpo True": [jsonl, parquet], ...}
-"""
+"""Loads exported files with `datasets` and trains a step on each with TRL's own trainers, for test_data_exporters.py."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import load_dataset
 from tiny_model import save_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -50,12 +44,7 @@ def _model(layout: str, base: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(base)
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(2)
+def first_losses(folder: Path, files: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    """By name, which begins with the layout; the files are JSON lines and Parquet."""
     base = save_model(folder / "base")
-    files: dict[str, list[str]] = json.loads((folder / "files.json").read_text())
-    print(json.dumps({name: first_loss(folder, base, name, *paths) for name, paths in files.items()}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return {name: first_loss(folder, base, name, *paths) for name, paths in files.items()}
