@@ -164,6 +164,7 @@ class Copier:
         self._settings, self._db, self._place = settings, db, place
         self._copied: _Copied | None = None  # None: ask the place
         self._restored = False
+        self._gone_on: set[str] = set()  # runs whose folders are no longer what was copied, or is being copied
         self._id = secrets.token_hex(16).encode()
         self._is_ousted = False
         self._turn = threading.Lock()
@@ -210,6 +211,14 @@ class Copier:
 
     def _committed(self, changes: Sequence[Change]) -> None:
         self._restored |= any(change.op == "schema" and change.baseline for change in changes)
+        self._gone_on.update(
+            change.key["run_id"]
+            for change in changes
+            if change.op == "update"
+            and change.table == "runs"
+            and change.fields.get("status") == "queued"
+            and "run_id" in change.key
+        )
 
     def _level(self) -> None:
         copied = self._level_journal()
@@ -306,6 +315,8 @@ class Copier:
         return all(self._read(piece) == self._place.get(piece.name) for piece in {linked[0], linked[-1]})
 
     def _copying_runs(self, known: set[str]) -> Iterator[None]:
+        while self._gone_on:  # before it is read which have ended: it may have ended once more by now
+            known.discard(self._gone_on.pop())
         ended = "select run_id from runs where status not in ('queued', 'running') order by run_id"
         return copies_runs.copying(self._settings, self._place, [row["run_id"] for row in self._db.rows(ended)], known)
 

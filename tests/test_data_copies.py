@@ -23,7 +23,7 @@ from labelling import seed_project
 from data import completions, copies, copies_place, copies_runs, impressions, labels, projects, runs
 from data.copies import Copier, Piece, chain, cut, pieces, recover
 from data.copies_hub import HubPlace
-from data.copies_place import FolderPlace, Place
+from data.copies_place import Content, FolderPlace, Place
 from data.database import Database
 from data.errors import WorkspaceError
 from data.records import Impression, LabelEvent, now
@@ -361,6 +361,35 @@ def test_a_run_that_goes_on_is_copied_again_when_it_has_ended(db: Database, sett
     runs.update(db, "done", status="finished")
     assert copier.copy()
     assert "runs/done/events.jsonl" in place.sizes()
+
+
+def test_a_run_that_goes_on_and_ends_between_two_copies_or_during_one_is_copied_again(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, place = _with_run(db, settings), FolderPlace(tmp_path / "bucket")
+    copier = Copier(settings, db, place)
+
+    def go_on(said: str) -> None:
+        runs.update(db, "done", status="queued")
+        (folder / "events.jsonl").write_text(said)
+        runs.update(db, "done", status="finished")
+
+    assert copier.copy()
+    go_on("more")
+    assert copier.copy()
+    assert place.get("runs/done/events.jsonl") == b"more"
+    go_on("and more")
+    put = place.put
+
+    def meanwhile(files: Mapping[str, Content]) -> None:
+        put(files)
+        if "runs/done/events.jsonl" in files and place.get("runs/done/events.jsonl") == b"and more":
+            go_on("and more again")
+
+    monkeypatch.setattr(place, "put", meanwhile)
+    assert copier.copy()
+    assert copier.copy()
+    assert place.get("runs/done/events.jsonl") == b"and more again"
 
 
 def test_labels_do_not_wait_for_a_long_run_to_be_copied(
