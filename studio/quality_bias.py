@@ -49,6 +49,11 @@ class Card(NamedTuple):
     reads: str = ""
 
 
+def _pull(of: str, says: str, more: str, less: str) -> Measure:
+    """How looks sway people, which is not in itself a fault."""
+    return Measure(of.lower(), f"Pull of {of}", says, of[:1].upper() + of[1:], words.Told(more, less, f"{of} hardly matters"))
+
+
 _GOLD = Measure(
     "gold", "Right on known items", "at least 80 % is expected", "Known items right",
     words.Told("right on known items", "often wrong on known items", "right on known items"), True,
@@ -63,13 +68,12 @@ PAIRS = Card(
             "side", "Pull of A (left)", "log-odds, at equal length and Markdown", "",
             words.Told("leans to A (left) at equal looks", "leans to B (right) at equal looks", "no lean"), True,
         ),
-        Measure(
-            "length", "Pull of length", "log-odds for one typical difference in length; longer answers may be better", "Length",
-            words.Told("favours longer answers", "avoids longer answers", "length hardly matters"),
+        _pull(
+            "length", "log-odds for one typical difference in length; longer answers may be better",
+            "favours longer answers", "avoids longer answers",
         ),
-        Measure(
-            "markdown", "Pull of Markdown", "log-odds for one typical difference in Markdown", "Markdown",
-            words.Told("favours more Markdown", "avoids Markdown", "Markdown hardly matters"),
+        _pull(
+            "Markdown", "log-odds for one typical difference in Markdown", "favours more Markdown", "avoids Markdown"
         ),
         Measure("longer", "Longer answer chosen", "longer answers may well be better"),
         Measure(
@@ -91,13 +95,13 @@ PAIRS = Card(
 SINGLES = Card(
     measures=(
         Measure("good", "Called good", "of all labels but skips", "Called good"),
-        Measure(
-            "length", "Pull of length", "log-odds of “good” for one typical distance from the typical length", "Length",
-            words.Told("calls longer answers good", "calls shorter answers good", "length hardly matters"),
+        _pull(
+            "length", "log-odds of “good” for one typical distance from the typical length",
+            "calls longer answers good", "calls shorter answers good",
         ),
-        Measure(
-            "markdown", "Pull of Markdown", "the same for how much Markdown an answer uses", "Markdown",
-            words.Told("calls more Markdown good", "calls less Markdown good", "Markdown hardly matters"),
+        _pull(
+            "Markdown", "the same for how much Markdown an answer uses",
+            "calls more Markdown good", "calls less Markdown good",
         ),
         Measure("changed", "Changed their mind", "of answers shown again", "Changed"),
         _GOLD,
