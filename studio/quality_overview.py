@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from data.records import Project
 from labeling.intervals import Share
-from labeling.label_report import DAYS, SECONDS_EDGES, Annotator, Overview
+from labeling.overview import DAYS, SECONDS_EDGES, Annotator, Overview
 from studio import quality_words as words
 from studio.quality_plots import Bar, bars
 from studio.render import Column, Html, ago, count, empty, facts, notes, percent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from data.records import Project, now
-from labeling.label_report import DAYS, Overview
+from labeling.overview import DAYS, Overview
 from studio import quality_overview
 from studio.quality_overview import Names
 
