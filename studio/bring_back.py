@@ -28,6 +28,7 @@ from data.rundir import RunDir
 from labeling import snapshots
 from studio import ingest, returned
 from studio.context import Studio, Viewer
+from studio.rewards import with_reward_model
 from training.config import as_said_now, from_json, method_named, run_args
 from training.export import mark_root, portable, weights_sha256
 from training.methods import module_of
@@ -115,7 +116,7 @@ def _row(studio: Studio, viewer: Viewer, config: Mapping[str, Any], events: list
     if snapshot.project_id != project.project_id or snapshot.sha256 != data.get("sha256"):
         raise BadInput("The rows that this run learned from are not those that were frozen here; carry it anew.")
     parent = studio.model(viewer, str(args.get("model_id")))
-    train = from_json(method, args["train"])
+    args = run_args(studio.keys.spec(parent), from_json(method, args["train"]))
     frozen = {"file": "data.parquet", "sha256": snapshot.sha256, "rows": snapshot.rows}
     run_id = content_id("carried", str(config.get("run_id")), project.project_id)
     known = {"versions": returned.versions(config.get("versions")), "git": returned.git(config.get("git"))}
@@ -128,11 +129,18 @@ def _row(studio: Studio, viewer: Viewer, config: Mapping[str, Any], events: list
         device="elsewhere",
         config={
             **named, **known, "data": frozen, "carried": True,
-            "args": run_args(studio.keys.spec(parent), train) | {"model_id": parent.model_id, "model_name": parent.name},
+            "args": _graded(studio, viewer, args | {"model_id": parent.model_id, "model_name": parent.name}),
         },
         snapshot_id=snapshot.snapshot_id, pid=0, pid_created=0.0, event_offset=0, progress={}, result={}, error="",
         queued_at=now(), started_at=started, ended_at=ended,
     )  # fmt: skip
+
+
+def _graded(studio: Studio, viewer: Viewer, args: dict[str, Any]) -> dict[str, Any]:
+    """With the reward model that graded, as it is known here; without it where it has been removed."""
+    with suppress(NotFound):
+        return dict(with_reward_model(studio, viewer, {"args": args}, ())[0]["args"])
+    return args
 
 
 def _unpack(archive: Archive, events: list[dict[str, Any]], run: RunDir, studio: Studio, row: Run) -> None:

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.checkers import CHECKERS
 from data.errors import BadInput
 from data.records import Model, Run
 from data.words import count
@@ -20,10 +19,11 @@ from labeling import snapshots
 from studio import run_launch
 from studio.again import config_of, frozen_file, parent_of, train_rows
 from studio.context import Studio, Viewer
+from studio.rewards import with_reward_model
 from studio.train_plan import TrainPlan
 from studio.visitors import RunSize
 from training import carry
-from training.config import Method, SamplingConfig, TrainConfig, method_named, run_args, steps_of
+from training.config import Method, TrainConfig, method_named, run_args, steps_of
 from training.launch import Launch, check_method
 from training.launch_files import Place, check_place
 from training.methods import module_of
@@ -96,15 +96,14 @@ def start_here(studio: Studio, viewer: Viewer, prepared: Prepared, launch: Launc
 def pack_up(studio: Studio, viewer: Viewer, prepared: Prepared, place: Place, launch: Launch) -> Path:
     """The file to carry, in the export folder. Its config.json says where it belongs when it comes back."""
     check_place(place, launch)
-    if isinstance(prepared.config, SamplingConfig) and prepared.config.reward not in CHECKERS:
-        raise BadInput("A reward model of this studio cannot be carried along; let rules grade the answers, or train here.")
+    graded, _ = with_reward_model(studio, viewer, {"args": args_of(studio, prepared)}, ())
     config = {
         "run_id": uuid.uuid4().hex,
         "project_id": studio.project(viewer).project_id,
         "snapshot_id": prepared.snapshot_id,
         "kind": prepared.method,
         "name": prepared.name,
-        "args": args_of(studio, prepared),
+        "args": graded["args"],
         "data": prepared.data,
         "versions": run_launch.versions(),
         "git": run_launch.git(),

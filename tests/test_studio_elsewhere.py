@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from data import models, people, projects, runs
 from data.database import Database
 from data.errors import BadInput, NotFound, WorkspaceError
-from data.records import Run
+from data.records import Model, Run, now
 from data.rundir import RunDir
 from data.settings import Settings
 from studio import elsewhere, run_queue
@@ -142,10 +142,59 @@ def test_a_run_is_trained_there_and_comes_back(studio: Studio, run: Run, tmp_pat
     assert (Path(spec["adapter"]) / "adapter_model.safetensors").is_file()
 
 
-def test_a_run_that_only_this_studio_can_grade_is_not_packed(studio: Studio, run: Run) -> None:
-    prepared = elsewhere.of_run(studio, VIEWER, run)._replace(method="rloo", config=RlooConfig(reward="a-reward-model"))
-    with pytest.raises(BadInput, match="reward model of this studio cannot be carried"):
-        elsewhere.pack_up(studio, VIEWER, prepared, Place("graded", "training.rloo"), Launch(devices=1))
+def reward_model(studio: Studio, run: Run, name: str, whole: bool) -> Model:
+    """One of the project, of weights without meaning: a whole model, or an adapter over the demo model."""
+    folder = studio.settings.runs_dir / name / ("model" if whole else "adapter")
+    folder.mkdir(parents=True)
+    save_file({"score.weight": numpy.ones((1, 2), "f4")}, folder / ("model.safetensors" if whole else "adapter_model.safetensors"))
+    (folder / ("config.json" if whole else "adapter_config.json")).write_text(f'{{"of": "{name}"}}')
+    (folder / "training_args.bin").write_bytes(b"pickle")
+    spec = {"kind": "local", "base": str(folder) if whole else run.config["args"]["model"]["base"]}
+    spec |= {} if whole else {"adapter": str(folder)}
+    return models.add(studio.db, Model(name, run.project_id, "", name, "reward", spec, "", "", now()))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "adapter"])
+def test_the_reward_model_that_grades_is_carried_along(studio: Studio, run: Run, tmp_path: Path, whole: bool) -> None:
+    name = "scorer" if whole else "scoring-adapter"
+    model = reward_model(studio, run, name, whole)
+    parent = models.get(studio.db, run.config["args"]["model_id"])
+    config = RlooConfig(reward=model.model_id, tuning="lora")
+    prepared = elsewhere.of_run(studio, VIEWER, run)._replace(method="rloo", config=config, parent=parent)
+    file = elsewhere.pack_up(studio, VIEWER, prepared, Place(f"by-{name}", "training.rloo"), Launch(devices=1))
+    with tarfile.open(file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    there = tmp_path / f"by-{name}"
+    args = json.loads((there / "runs" / there.name / "config.json").read_text())["args"]
+    grader, mine = args["reward_model"], models.get(studio.db, model.model_id).spec
+    folder = there / (grader["base"] if whole else grader["adapter"])
+    assert (grader["base"], grader["adapter"]) == (
+        ("models/scorer", "") if whole else ("data/demo/model", f"runs/{there.name}/reward")
+    )
+    assert args["model"]["base"] == "data/demo/model"
+    assert {file.suffix for file in folder.iterdir()} == {".safetensors", ".json"}, "no pickle"
+    here = Path(mine["base"] if whole else mine["adapter"])
+    assert all(file.read_bytes() == (here / file.name).read_bytes() for file in folder.iterdir())
+    home = str(studio.settings.home)
+    assert not [file for file in there.rglob("*") if file.suffix in (".json", ".txt") and home in file.read_text()]
+    back = bring_back(studio, VIEWER, packed(trained(there)))
+    assert back.config["args"]["reward_model"]["base" if whole else "adapter"] == str(here), "as it is known here"
+    assert back.config["args"]["reward_name"] == name
+
+
+def test_bases_of_one_name_are_kept_apart_and_too_much_is_refused(
+    studio: Studio, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: dict[str, Path] = {}
+    for parent in ("a", "b"):
+        (tmp_path / parent / "llama").mkdir(parents=True)
+        (tmp_path / parent / "llama" / "model.safetensors").write_bytes(b"x" * 600)
+    found = [carry._along({"base": str(tmp_path / name / "llama")}, "", folders)["base"] for name in ("a", "b", "a")]
+    assert found == ["models/llama", "models/llama-2", "models/llama"]
+    monkeypatch.setattr(carry, "MOST", 1000)
+    with pytest.raises(BadInput, match="too much to carry"):
+        carry._check_size(folders.values())
+    carry._check_size(list(folders.values())[:1])
 
 
 def test_what_does_not_fit_on_the_disk_leaves_no_piece(studio: Studio, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
     <slug>/README.txt, requirements*.txt, data/, training/      the code, without the demo model's weights where they are not needed
     <slug>/runs/<slug>/config.json, data.parquet, parent/       the run; `parent` is the adapter that it goes on from
-    <slug>/models/<name>/                                       its base, where that is a folder of this machine
+    <slug>/runs/<slug>/reward/                                  the adapter of the reward model that grades its answers
+    <slug>/models/<name>/                                       its base, and the reward model's, where they are folders here
     <slug>/<slug>.sbatch, .yaml or job.sh                       what `training/launch_files.py` writes
 
 Paths inside are relative to <slug>, where everything is run. What comes back is the run folder (`studio/bring_back.py`). Free of
@@ -15,7 +16,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from training.launch import Launch
 from training.launch_files import Place, recipe
 
 DEMO_MODEL = "data/demo/model"
-MOST = 4 * 2**30  # bytes of a base that are carried along
+MOST = 4 * 2**30  # bytes of bases that are carried along
 _CODE = frozenset({".py", ".yaml", ".sql", ".json", ".jsonl", ".jinja", ".md"})
 _FILES = ("LICENSE", "requirements.txt", "requirements-scale.txt")
 
@@ -41,18 +42,12 @@ class Carried(NamedTuple):
 def pack(carried: Carried, place: Place, launch: Launch, target: Path) -> Path:
     """Write the archive `target` (.tar.gz); a file of that name is replaced once the new one is whole."""
     made = recipe(place, launch)
-    model = dict(carried.config["args"]["model"])
-    base, adapter = portable(str(model["base"])), str(model.get("adapter") or "")
-    folders = {f"{place.run_dir}/parent": Path(adapter)} if adapter else {}
-    if (ROOT / base).is_dir() and not Path(base).is_absolute():
-        folders[base] = ROOT / base
-    elif Path(base).expanduser().is_dir():
-        here = Path(base).expanduser()
-        base = f"models/{here.name if here.name != 'model' else here.parent.name}"
-        folders[base] = here
-    _check_size(folders.get(base))
-    model |= {"base": base, "adapter": f"{place.run_dir}/parent" if adapter else ""}
-    args = {name: value for name, value in carried.config["args"].items() if name != "launch"} | {"model": model}
+    folders: dict[str, Path] = {}
+    args = {name: value for name, value in carried.config["args"].items() if name != "launch"}
+    args["model"] = _along(args["model"], f"{place.run_dir}/parent", folders)
+    if args.get("reward_model"):
+        args["reward_model"] = _along(args["reward_model"], f"{place.run_dir}/reward", folders)
+    _check_size(folder for name, folder in folders.items() if not name.startswith(place.run_dir))
     config = {**carried.config, "module": place.module, "args": args}
     texts = {f"{place.run_dir}/config.json": json.dumps(config, ensure_ascii=False, indent=2), "README.txt": _readme(place, launch)}
     if made.name:
@@ -74,11 +69,33 @@ def pack(carried: Carried, place: Place, launch: Launch, target: Path) -> Path:
     return target
 
 
-def _check_size(base: Path | None) -> None:
-    size = sum(file.stat().st_size for file in _files(base)) if base else 0
+def _along(spec: Mapping[str, Any], adapter_to: str, folders: dict[str, Path]) -> dict[str, Any]:
+    """The model as it is named there; what of it lies here is added to `folders`, by its path there."""
+    base, adapter = portable(str(spec["base"])), str(spec.get("adapter") or "")
+    if adapter:
+        folders[adapter_to] = Path(adapter)
+    if (ROOT / base).is_dir() and not Path(base).is_absolute():
+        folders[base] = ROOT / base
+    elif (here := Path(base).expanduser()).is_dir():
+        base = _name_of(here.resolve(), folders)
+        folders[base] = here.resolve()
+    return {**spec, "base": base, "adapter": adapter_to if adapter else ""}
+
+
+def _name_of(folder: Path, folders: Mapping[str, Path]) -> str:
+    """Where a base goes; two that are called alike are kept apart."""
+    name = f"models/{folder.name if folder.name != 'model' else folder.parent.name}"
+    while folders.get(name, folder) != folder:
+        name += "-2"
+    return name
+
+
+def _check_size(bases: Iterable[Path]) -> None:
+    size = sum(file.stat().st_size for base in bases for file in _files(base))
     if size > MOST:
         raise BadInput(
-            f"The base is a folder of {size / 2**30:.0f} GB here, too much to carry; put it on the hub and train from there."
+            f"The base is {size / 2**30:.0f} GB in folders here, with that of a reward model if one grades: too much to carry; "
+            "put it on the hub and train from there."
         )
 
 
