@@ -40,7 +40,8 @@ def counting_tokens() -> Iterator[Tokens]:
 
 
 class Bytes(TorchDispatchMode):
-    """The most bytes that tensors made inside have held at once; each piece of memory counts once, until nobody holds it."""
+    """The most bytes that tensors made or read inside have held at once, a loaded model's weights among them; each piece of memory
+    counts once, until nobody holds it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class Bytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for each in tree_leaves(made):
+        for each in tree_leaves((made, args)):
             if isinstance(each, torch.Tensor):
                 self._hold(each.untyped_storage())
         return made

@@ -2,12 +2,15 @@
 
 Weights: NF4 with double quantisation costs 4.127 bits a weight (QLoRA, arXiv 2305.14314, section 3); embeddings and
 head stay in bf16. What is trained (the adapter, or all weights) is fp32 with its gradient and AdamW's two moments: 16
-bytes a weight; where that is the whole model, bf16 copies of its weights are computed with. Activations
-follow Korthikanti et al. (arXiv 2205.05198): about 34 bytes a token, hidden unit and layer without recomputation, 2
-with it, attention scores left out because SDPA never stores them; the logits of one chunk come on top. Where the model
+bytes a weight; where that is the whole model, bf16 copies of its weights are computed with. Activations are counted
+after Korthikanti et al. (arXiv 2205.05198): what each layer keeps for the backward pass, or with recomputation its
+input and all of one layer. On a CPU rows are short enough for the scores of attention to be kept as well; a GPU's
+kernels never store them. Our own step computes a batch in parts and looks at few logits at once. TRL's computes all of it,
+keeps more of what its adapters read, and takes 4,096 tokens by 32,768 words of logits at a time, which without its GPU kernel is
+several copies of them in fp32: on a CPU that is more than all else. Where the model
 answers by itself, all answers of a step are sampled at once, with a cache of keys and values, before any is learned from; a
-reward model that grades them is held beside it. Arithmetic is taken to be bf16. An estimate, to be read as "fits" or
-"does not", not to the megabyte.
+reward model that grades them is held beside it. An estimate, to be read as "fits" or "does not", not to the megabyte:
+`tests/test_training_memory.py` holds it against what runs really hold.
 """
 
 from __future__ import annotations
@@ -18,29 +21,19 @@ from pathlib import Path
 
 from data.errors import BadInput
 from data.model_folder import read_object
-from training.config import Method, SamplingConfig, TrainConfig
+from training.config import Method, SamplingConfig, SftConfig, TrainConfig
 from training.methods import METHOD_FACTS
 
 _NF4_BYTES = 4.127 / 8
 _BF16, _FP32 = 2, 4
 _NO_SIZE = 10**9  # of a layer, or of how many there are
 _TRAINED = 16  # fp32 weight, gradient and two moments
-_PER_TOKEN = 34
-_PER_TOKEN_RECOMPUTED = 2
-_PER_TOKEN_ADAPTED = 54  # measured, of the methods that TRL computes: peft keeps an fp32 copy of what each adapter reads
-_HEAD_TOKENS, _HEAD_WORDS = 1024, 32768  # TRL's head looks at so many answer tokens and words of the vocabulary at once
-_HEAD_COPIES = 36  # bytes for each of them, beside the logits: the torch operations that take the place of its kernel on a CPU
+_OUR_LOGITS = 64 << 20  # bytes of fp32 logits that our own step looks at together
+_OUR_EAGER, _TRLS_EAGER = 512, 125  # tokens of a row, about, up to which attention's scores are kept on a CPU
+_HEAD_TOKENS, _HEAD_WORDS = 4096, 32768  # TRL's head looks at so many tokens and words of the vocabulary at once
+_HEAD_COPIES = 29  # bytes for each of them, beside the logits: the torch operations that take the place of its kernel on a CPU
 _SAMPLED = 12  # of an answer's next token, for each word of the vocabulary: its logits, as they were and as a distribution
-_SEQUENCES: dict[Method, int] = {
-    "sft": 1,
-    "dpo": 2,
-    "kto": 2,
-    "orpo": 2,
-    "simpo": 2,
-    "reward": 2,
-    "rloo": 1,
-    "grpo": 1,
-}  # forwarded together for each row: chosen and rejected, or the KL row
+_PAIR = 2  # answers to a prompt that are forwarded together: the chosen and the rejected one
 
 
 @dataclass(frozen=True)
@@ -121,37 +114,92 @@ def shape_of(base: str) -> Shape:
         ) from error
 
 
-def estimate(shape: Shape, method: Method, config: TrainConfig, tokens: int = 0, grader: Shape | None = None) -> MemoryEstimate:
+@dataclass(frozen=True)
+class Device:
+    """Where a run computes. `part`: tokens that our own step takes at once there, 0 = a whole batch."""
+
+    gpu: bool = True
+    bf16: bool = True
+    part: int = 0
+
+    @property
+    def number(self) -> int:
+        """Bytes of one."""
+        return _BF16 if self.bf16 else _FP32
+
+
+def estimate(
+    shape: Shape, method: Method, config: TrainConfig, tokens: int = 0, grader: Shape | None = None, device: Device = Device()
+) -> MemoryEstimate:
     """Peak memory of a run; `tokens` is the longest row, the limit when it is not known; `grader` the base of the reward model."""
-    length = min(tokens or config.max_length, config.max_length)
+    by_trl, full = _by_trl(method, config), config.tuning == "full"
+    packed = isinstance(config, SftConfig) and config.packing
+    length = min(tokens or config.max_length, config.max_length) if not packed else config.max_length
     sampled = 0
     if isinstance(config, SamplingConfig):
         length += config.max_completion_length
-        sampled = config.batch_size * config.accumulation * (length * shape.cached * _BF16 + shape.vocabulary * _SAMPLED)
-    rows = config.batch_size * _SEQUENCES[method]
-    others = shape.parameters - shape.linear_parameters
-    weights = shape.linear_parameters * (_NF4_BYTES if config.tuning == "qlora" else _BF16) + others * _BF16
+        sampled = config.batch_size * config.accumulation * (length * shape.cached * device.number + shape.vocabulary * _SAMPLED)
+    width = length * (_PAIR if METHOD_FACTS[method].paired else 1)
+    at_once = config.batch_size * width
+    if not by_trl and device.part:
+        at_once = min(at_once, max(width, device.part))
+    layer = at_once * _of_a_layer(
+        shape, by_trl and not full, device, 0 if length > (_TRLS_EAGER if by_trl else _OUR_EAGER) else length
+    )
+    kept = layer * shape.layers if not config.checkpointing else at_once * shape.hidden * shape.layers * device.number
+    head = 0
+    if METHOD_FACTS[method].makes != "reward":
+        head = _trls_head(shape, at_once, device) if by_trl else _our_head(shape, at_once, full, device)
     adapter = shape.layers * sum(config.lora_rank * (inwards + outwards) for inwards, outwards in shape.linears())
-    trained = shape.parameters if config.tuning == "full" else adapter
-    per_token = _PER_TOKEN_ADAPTED if METHOD_FACTS[method].by_trl and config.tuning != "full" else _PER_TOKEN
-    kept = rows * length * shape.hidden * shape.layers * (_PER_TOKEN_RECOMPUTED if config.checkpointing else per_token)
-    working = rows * length * shape.hidden * per_token + _head(shape, method, rows * length)
-    if METHOD_FACTS[method].samples and config.tuning == "full" and getattr(config, "beta", 0.0) > 0:
-        weights += shape.parameters * _FP32  # the model before the run, to compare with
+    trained = shape.parameters if full else adapter
+    weights = _weights(shape, method, config, device)
     if grader:
-        weights += grader.parameters * _BF16
-    return MemoryEstimate(round(weights), trained * _TRAINED, max(kept + working, sampled))
+        weights += grader.parameters * (device.number if device.gpu else _FP32)  # what only samples or grades on a CPU is fp32
+    return MemoryEstimate(round(weights), trained * _TRAINED, round(max(kept + max(layer, head), sampled)))
 
 
-def _head(shape: Shape, method: Method, tokens: int) -> int:
-    """Bytes of the logits that are looked at together; a reward model has none."""
-    facts = METHOD_FACTS[method]
-    if facts.makes == "reward":
-        return 0
-    if facts.samples:
-        words = min(shape.vocabulary, _HEAD_WORDS)
-        return min(tokens, _HEAD_TOKENS) * (_HEAD_WORDS * _BF16 + words * _HEAD_COPIES)
-    return min(tokens, 4096) * shape.vocabulary * 4
+def _by_trl(method: Method, config: TrainConfig) -> bool:
+    """Whether TRL trains, on one device."""
+    return METHOD_FACTS[method].by_trl or getattr(config, "backend", "studio") == "trl" or getattr(config, "packing", False)
+
+
+def _weights(shape: Shape, method: Method, config: TrainConfig, device: Device) -> float:
+    """Bytes of the model that is computed with, and of the copy that it is compared with where all its weights are trained."""
+    if config.tuning != "full":
+        others = shape.parameters - shape.linear_parameters
+        linear = shape.linear_parameters * (_NF4_BYTES if config.tuning == "qlora" else device.number)
+        return linear + others * device.number
+    compared = METHOD_FACTS[method].samples and getattr(config, "beta", 0.0) > 0
+    compared |= method in ("dpo", "kto") and _by_trl(method, config)
+    return shape.parameters * ((_BF16 if device.bf16 else 0) + (_FP32 if compared else 0))
+
+
+def _of_a_layer(shape: Shape, adapted: bool, device: Device, seen: int) -> int:
+    """Bytes that a token leaves in one layer for the backward pass: what the norms, the linear layers and attention have read.
+
+    `adapted`: by peft's adapters, each of which keeps what it reads in a number format of its own. `seen`: tokens whose scores are
+    kept on a CPU.
+    """
+    number, queries = device.number, shape.heads * shape.head_dim
+    norms = 2 * shape.hidden * (_FP32 + number)
+    attention = 2 * (queries + shape.kv_heads * shape.head_dim) * number
+    feed_forward = 4 * shape.feed_forward * number
+    copies = (4 * shape.hidden + shape.feed_forward) * number if adapted else 0
+    scores = 0 if device.gpu else shape.heads * seen * (number + (_FP32 if adapted else 0))
+    return norms + attention + feed_forward + copies + scores
+
+
+def _our_head(shape: Shape, tokens: int, trained: bool, device: Device) -> int:
+    """Bytes of the logits that our own step looks at together: as they are and in fp32; a trained head computes them once more,
+    with their gradient."""
+    looked_at = min(tokens, max(16, _OUR_LOGITS // (_FP32 * shape.vocabulary)))
+    return looked_at * shape.vocabulary * (device.number + (5 if trained else 1) * _FP32)
+
+
+def _trls_head(shape: Shape, tokens: int, device: Device) -> int:
+    """Bytes of the logits that TRL looks at together."""
+    words = min(shape.vocabulary, _HEAD_WORDS)
+    return min(tokens, _HEAD_TOKENS) * (_HEAD_WORDS * device.number + (0 if device.gpu else words * _HEAD_COPIES))
 
 
 def free_memory() -> int:

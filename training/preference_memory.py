@@ -14,7 +14,7 @@ import torch
 
 from training.preference_rows import Item, Layout, width
 
-_TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part, at most: more is hardly faster and takes more memory
+TOKENS_CPU, _TOKENS_GPU = 640, 16384  # padded tokens of a part, at most: more is hardly faster and takes more memory
 _KEPT, _RECOMPUTED = 60, 4  # bytes of activations a token, hidden unit and layer, those of the adapters among them
 
 
@@ -26,14 +26,14 @@ def free_bytes(device: torch.device) -> int:
 def part_tokens(model: Any, recomputed: bool) -> int:
     """Padded tokens that a part of a batch may have on the model's device, as much memory as is free now."""
     if model.device.type != "cuda":
-        return _TOKENS_CPU
+        return TOKENS_CPU
     return token_budget(free_bytes(model.device), *_size(model), recomputed)
 
 
 def token_budget(free: int, hidden: int, layers: int, recomputed: bool) -> int:
     """Tokens of a part whose activations take at most half of the `free` bytes of a GPU."""
     each = hidden * layers * (_RECOMPUTED if recomputed else _KEPT)
-    return max(_TOKENS_CPU, min(_TOKENS_GPU, free // 2 // each))
+    return max(TOKENS_CPU, min(_TOKENS_GPU, free // 2 // each))
 
 
 def must_recompute(model: Any, rows: Sequence[Item], layout: Layout) -> bool:

@@ -19,7 +19,7 @@ from data.rundir import Loading, RunDir, run_child
 from data.words import count
 from training.config import MOST_HELD_OUT, Method, SamplingConfig, TrainConfig, method_named, read_args, steps_of
 from training.knobs import knobs
-from training.memory import estimate, readable, shape_of
+from training.memory import Device, Shape, estimate, readable, shape_of
 from training.methods import METHOD_FACTS
 from training.rows import Dropped, Row, Rows, Some, check_template, excerpt, read_rows, usable_or_refuse
 from training.verdicts import SHOWN, Cost, Example, Fix, Report, Verdict
@@ -187,19 +187,31 @@ def _cost(plan: Plan, config: TrainConfig, found: Probe, looked: float, free: in
         evaluation_s=evaluations * held_out * found.held_out_row_s,
         peak=found.peak,
         free=free,
-        estimated=_estimated(plan, config),
+        estimated=_estimated(plan, config, free),
         longest_s=steps * config.accumulation * found.longest_s,
     )
 
 
-def _estimated(plan: Plan, config: TrainConfig) -> int:
+def _estimated(plan: Plan, config: TrainConfig, free: int) -> int:
     """Bytes by calculation, those of a reward model that grades among them; 0 where they cannot be told."""
     judge = plan.run.config()["args"].get("reward_model") or {}
     try:
         grader = shape_of(str(judge["base"])) if judge else None
-        return estimate(shape_of(plan.spec.base), plan.method, config, max(plan.lengths, default=0), grader).total
+        shape = shape_of(plan.spec.base)
+        return estimate(shape, plan.method, config, max(plan.lengths, default=0), grader, _device(shape, config, free)).total
     except BadInput:
         return 0
+
+
+def _device(shape: Shape, config: TrainConfig, free: int) -> Device:
+    import torch
+
+    from training.adapters import uses_bf16
+    from training.preference_memory import TOKENS_CPU, token_budget
+
+    gpu = torch.cuda.is_available()
+    part = token_budget(free, shape.hidden, shape.layers, config.checkpointing) if gpu else TOKENS_CPU
+    return Device(gpu, uses_bf16(config), part)
 
 
 def _evaluations(method: Method, config: TrainConfig, steps: int, rows: int) -> int:
