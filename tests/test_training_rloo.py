@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,12 +84,18 @@ def sft_of_the_world() -> list[dict[str, Any]]:
     ]
 
 
-def test_rlhf_from_end_to_end(tmp_path: Path) -> None:
-    """Reward model -> RLOO over its scores."""
+def scored(folder: Path, **knobs: Any) -> RunDir:
+    """A reward model's run over pairs that are easy to tell apart."""
     pairs = [{**row, "prompt": user("What is 7 + 12?"), "chosen": assistant(f"{i}9."), "rejected": assistant("Ugh.")}
              for i, row in enumerate(dpo_rows(8))]  # fmt: skip
-    scorer = make_run(tmp_path / "reward", tiny_model.DEMO_MODEL, RewardConfig(max_steps=2, batch_size=4, lora_rank=4), pairs)
-    reward.main(scorer)
+    run = make_run(folder, tiny_model.DEMO_MODEL, RewardConfig(max_steps=2, batch_size=4, **knobs), pairs)
+    reward.main(run)
+    return run
+
+
+def test_rlhf_from_end_to_end(tmp_path: Path) -> None:
+    """Reward model -> RLOO over its scores."""
+    scorer = scored(tmp_path / "reward", lora_rank=4)
     spec = ModelSpec("local", str(tiny_model.DEMO_MODEL), str(scorer.path / "adapter"))
     run = with_reward_model(
         make_run(tmp_path / "run", tiny_model.DEMO_MODEL, RlooConfig(**FEW, reward="some-id"), prompt_rows()), spec
@@ -93,6 +104,51 @@ def test_rlhf_from_end_to_end(tmp_path: Path) -> None:
     steps = [event for event in events(run, "metrics") if "loss" in event]
     assert steps[0]["reward"] == pytest.approx(steps[0]["rewards/model/mean"])
     assert steps[0]["reward_std"] > 0
+
+
+@pytest.mark.slow(reason="a reward model of all weights, a check, a run graded by it here and the same one packed for elsewhere")
+def test_a_whole_reward_model_grades_a_run_that_was_checked_here_and_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reward model of all weights -> preflight -> RLOO over its scores, and once more from the file that is carried."""
+    from training import carry, preflight, probe
+    from training.launch import Launch
+    from training.launch_files import Place
+    from training.verdicts import Report
+
+    monkeypatch.setattr(probe, "stay_within_free", lambda: None)  # the limit is for the rest of a process's life
+    scorer = scored(tmp_path / "scorer", tuning="full")
+    spec = ModelSpec("local", str(scorer.path / "model"))
+    config = RlooConfig(**FEW | {"tuning": "lora"}, reward="some-id")
+    rows = [*prompt_rows(), *prompt_rows(3, "held_out")]
+    run = with_reward_model(make_run(tmp_path / "run", tiny_model.DEMO_MODEL, config, rows), spec)
+    raw = run.config()
+    raw["args"]["method"] = "rloo"
+    check = RunDir.create(tmp_path / "check", raw)
+    shutil.copyfile(run.path / "data.parquet", check.path / "data.parquet")
+    report = Report.from_json(preflight.main(check))
+    assert {v.level for v in report.verdicts} == {"ok"}, report.verdicts
+    assert report.cost is not None
+    assert (report.cost.steps, report.cost.evaluation_s > 0) == (2, True)
+    result = rloo.main(run)
+    steps = [event for event in events(run, "metrics") if "loss" in event]
+    assert len(steps) == result["steps"] == 2
+    assert steps[0]["reward"] == pytest.approx(steps[0]["rewards/model/mean"])
+    assert steps[0]["reward_std"] > 0
+    assert result["metrics"]["eval_reward"] is not None
+    place = Place("graded", "training.rloo")
+    packed = carry.pack(carry.Carried(raw, run.path / "data.parquet"), place, Launch(devices=1), tmp_path / "graded.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    shutil.rmtree(scorer.path)
+    there = tmp_path / "there" / "graded"
+    env = {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "training.rloo", "runs/graded"], cwd=there, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    again = [event for event in events(RunDir(there / "runs" / "graded"), "metrics") if "loss" in event]
+    assert [event["reward"] for event in again] == pytest.approx([event["reward"] for event in steps], abs=0.05)
 
 
 def with_reward_model(run: RunDir, spec: ModelSpec) -> RunDir:
