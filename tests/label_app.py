@@ -21,7 +21,8 @@ from data.database import Database
 from data.settings import Settings
 from labeling.assignment import Assignment
 from studio import api
-from studio.context import EndpointKeys, Studio
+from studio.context import Studio
+from studio.endpoint_keys import EndpointKeys
 from studio.label_page.page import LabelPage
 from studio.security import SecurityMiddleware
 from studio.theme.calm import calm_pages

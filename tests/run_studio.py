@@ -17,8 +17,9 @@ from data.settings import Settings
 from labeling import preferences, snapshots
 from labeling.assignment import Assignment
 from studio import processes
-from studio.context import EndpointKeys, Studio, Viewer
+from studio.context import Studio, Viewer
 from studio.demo_project import MODEL_ID, ensure_models
+from studio.endpoint_keys import EndpointKeys
 from studio.jobs import Jobs
 from studio.processes import Process
 from studio.visitors import RunSize

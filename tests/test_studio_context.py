@@ -12,7 +12,8 @@ from data import models
 from data.engine import ModelSpec
 from data.errors import BadInput
 from data.records import Model
-from studio.context import EndpointKeys, visitor_of
+from studio.context import visitor_of
+from studio.endpoint_keys import EndpointKeys
 from studio.endpoint_profile import new_profile
 from studio.local_models import check_folder, parameters_of
 from studio.model_download import UNREACHABLE, Downloads

@@ -23,7 +23,8 @@ from data.settings import Settings
 from labeling.assignment import Assignment
 from studio import processes, run_launch
 from studio.again import go_on
-from studio.context import EndpointKeys, Studio
+from studio.context import Studio
+from studio.endpoint_keys import EndpointKeys
 from studio.import_tab import ImportTab
 from studio.jobs import Jobs
 from studio.visitors import MAX_PROMPTS, RunSize
