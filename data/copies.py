@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -25,30 +24,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data import copies_runs
+from data.copies_pieces import MAX_PIECE, PIECE, Piece, by_segment, chain, cut, pieces
 from data.copies_place import Place
 from data.database import Database
 from data.errors import StudioError, WorkspaceError
 from data.journal import Change, segments
 from data.settings import Settings
 
-PIECE = re.compile(r"journal/(\d{4,})-(\d{12})-(\d{12})\.jsonl")
 OWNER = "owner"  # a random word of the studio that copies here
 PIECES_TO_MERGE = 100  # so many small ones of one segment become one
-MAX_PIECE = 16 * 1024 * 1024
 CLOSING_TRIES = 3
 log = logging.getLogger("studio.copies")
-
-
-class Piece(NamedTuple):
-    """Bytes `start` to `end` of journal segment `segment`."""
-
-    segment: int
-    start: int
-    end: int
-
-    @property
-    def name(self) -> str:
-        return f"journal/{self.segment:04d}-{self.start:012d}-{self.end:012d}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -58,32 +44,6 @@ class Status:
     place: str
     last_at: datetime | None = None
     problem: str = ""
-
-
-def pieces(sizes: Mapping[str, int]) -> list[Piece]:
-    """The whole ones among the files."""
-    found = [(Piece(*map(int, m.groups())), size) for name, size in sizes.items() if (m := PIECE.fullmatch(name))]
-    return sorted(piece for piece, size in found if piece.end - piece.start == size)
-
-
-def chain(whole: Sequence[Piece], over_gaps: bool = True) -> list[Piece]:
-    """The pieces of one segment that follow each other from its beginning, the longest first where several begin alike.
-
-    `over_gaps`: go on with the next piece where one is missing, instead of ending there.
-    """
-    linked: list[Piece] = []
-    for piece in sorted(whole, key=lambda p: (p.start, -p.end)):
-        end = linked[-1].end if linked else 0
-        if piece.start == end or (over_gaps and piece.start > end):
-            linked.append(piece)
-    return linked
-
-
-def by_segment(whole: Iterable[Piece]) -> dict[int, list[Piece]]:
-    found: dict[int, list[Piece]] = defaultdict(list)
-    for piece in whole:
-        found[piece.segment].append(piece)
-    return dict(sorted(found.items()))
 
 
 # --- back ---------------------------------------------------------------------------------------------------------------------
@@ -319,11 +279,3 @@ class Copier:
             known.discard(self._gone_on.pop())
         ended = "select run_id from runs where status not in ('queued', 'running') order by run_id"
         return copies_runs.copying(self._settings, self._place, [row["run_id"] for row in self._db.rows(ended)], known)
-
-
-def cut(segment: int, start: int, end: int) -> Iterator[Piece]:
-    """The pieces, none too long, that `start` to `end` is copied in."""
-    while start < end:
-        piece = Piece(segment, start, min(end, start + MAX_PIECE))
-        yield piece
-        start = piece.end

@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelling import seed_project
 
-from data import completions, copies, copies_place, copies_runs, impressions, labels, projects, runs
-from data.copies import Copier, Piece, chain, cut, pieces, recover
+from data import completions, copies, copies_pieces, copies_place, copies_runs, impressions, labels, projects, runs
+from data.copies import Copier, recover
 from data.copies_hub import HubPlace
+from data.copies_pieces import Piece, chain, cut, pieces
 from data.copies_place import Content, FolderPlace, Place
 from data.database import Database
 from data.errors import WorkspaceError
@@ -495,7 +496,7 @@ def test_the_chain_covers_what_whole_pieces_cover(lengths: list[int], data: st.D
 
 
 def test_no_piece_is_longer_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "MAX_PIECE", 10)
+    monkeypatch.setattr(copies_pieces, "MAX_PIECE", 10)
     assert list(cut(3, 5, 27)) == [Piece(3, 5, 15), Piece(3, 15, 25), Piece(3, 25, 27)]
     assert pieces({Piece(3, 5, 15).name: 10, Piece(3, 15, 25).name: 9, "journal/x.jsonl": 4}) == [Piece(3, 5, 15)]
 
