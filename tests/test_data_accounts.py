@@ -100,9 +100,9 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(db: Database, at_full
     join(db, "ada")
 
     def seconds(login: str) -> float:
-        before = time.perf_counter()
+        before = time.process_time()
         assert accounts.check(db, login, "not the password") is None
-        return time.perf_counter() - before
+        return time.process_time() - before
 
     seconds("nobody")  # the hash that nobody has is made once
     known, unknown = median(seconds("ada") for _ in range(3)), median(seconds("nobody") for _ in range(3))

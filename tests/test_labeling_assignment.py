@@ -148,12 +148,12 @@ def test_the_pool_equals_a_slow_model(data: st.DataObject) -> None:
 
 def test_100_000_pairs_are_drawn_from_in_milliseconds() -> None:
     pool = pool_of(*items(100_000, categories=12))
-    started = time.perf_counter()
+    started = time.thread_time()  # how busy the machine is does not count
     for _ in range(100):
         for d in pool.draw("ann", 30):
             pool.see(d.item.item_id, "ann")
             pool.lease(d.item.item_id, "ann", 1e12)
-    assert (time.perf_counter() - started) / 100 < 0.02
+    assert (time.thread_time() - started) / 100 < 0.02
 
 
 # --- sides ---
@@ -218,12 +218,13 @@ def test_labelled_ones_do_not_come_back_and_a_retracted_one_does(db: Any) -> Non
 
 def test_a_lease_keeps_others_away_until_it_ends(db: Any) -> None:
     project = seed_project(db, 8)
-    ours = Assignment(db, lease_seconds=0.2)
+    clock = [time.time()]
+    ours = Assignment(db, lease_seconds=60, clock=lambda: clock[0])
     first = ours.serve("ann", project.project_id, 8)
     assert ours.serve("bea", project.project_id, 8) == []
     assert ours.release("ann", [first[0].impression.impression_id]) == 1
     assert [s.impression.pair_id for s in ours.serve("bea", project.project_id, 8)] == [first[0].impression.pair_id]
-    time.sleep(0.25)
+    clock[0] += 61
     assert len(ours.serve("bea", project.project_id, 8)) == 8
 
 
@@ -238,9 +239,10 @@ def test_a_skip_leaves_the_pair_to_others_and_never_returns_it(db: Any) -> None:
 
 def test_a_pair_that_another_completed_is_not_served_again(db: Any) -> None:
     project = seed_project(db, 1)
-    ours = Assignment(db, lease_seconds=0.05)
+    clock = [time.time()]
+    ours = Assignment(db, lease_seconds=60, clock=lambda: clock[0])
     [mine] = ours.serve("ann", project.project_id, 1)
-    time.sleep(0.1)
+    clock[0] += 61
     [theirs] = ours.serve("bea", project.project_id, 1)
     preferences.cast(db, "bea", theirs.impression.impression_id, "b")
     assert ours.serve("ann", project.project_id, 1) == []

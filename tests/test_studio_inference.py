@@ -72,8 +72,8 @@ def test_an_endpoint_needs_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.model
-def test_nothing_runs_until_the_first_request_and_unload_ends_it(tmp_path: Path, base: ModelSpec) -> None:
-    inference = Inference(Settings(home=tmp_path))
+def test_nothing_runs_until_the_first_request_and_unload_ends_it(inference: Inference, base: ModelSpec) -> None:
+    inference.unload()  # what a test before this one may have left
     assert inference.status() == InferenceStatus()
     model, seen = _opened(inference, base)
     assert seen & {f"loading {base.base}", "starting"}, "the status is there while a model loads"
@@ -88,7 +88,6 @@ def test_nothing_runs_until_the_first_request_and_unload_ends_it(tmp_path: Path,
     assert inference.status() == InferenceStatus()
     assert "".join(model.stream(ask()))  # a handle outlives the worker: the next request starts another
     assert inference.status().pid not in (0, status.pid)
-    inference.close()
 
 
 def _opened(inference: Inference, spec: ModelSpec) -> tuple[Engine, set[str]]:

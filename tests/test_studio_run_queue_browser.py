@@ -53,6 +53,11 @@ def order(served: Served) -> list[str]:
     return [run.name for run in runs.active(served.studio.db) if run.status == "queued"]
 
 
+def listening(page: Any) -> None:
+    """Wait until the list takes clicks: it is drawn before its script runs."""
+    page.wait_for_function("document.querySelector('#run-queue[data-listens], #run-queue [data-listens]') !== null")
+
+
 def until(page: Any, served: Served, names: list[str]) -> None:
     """Wait until the stored order is this, and the page's."""
     page.wait_for_function(
@@ -66,7 +71,7 @@ def test_a_run_is_moved_and_taken_out_with_the_keyboard(served: Served, page: An
     page.goto(f"{served.url}/runs")
     up = page.get_by_role("button", name="Up: three")
     up.wait_for()
-    page.wait_for_function("document.querySelector('#run-queue[data-listens], #run-queue [data-listens]') !== null")
+    listening(page)
     up.focus()
     page.keyboard.press("Enter")
     until(page, served, ["one", "three", "two"])
@@ -85,10 +90,11 @@ def test_a_run_is_moved_and_taken_out_with_the_keyboard(served: Served, page: An
 def test_a_row_that_moves_under_the_pointer_takes_no_click(served: Served, page: Any) -> None:
     page.goto(f"{served.url}/runs")
     until(page, served, ["one", "two", "three"])
-    page.wait_for_function("document.querySelector('#run-queue[data-listens], #run-queue [data-listens]') !== null")
+    listening(page)
     page.evaluate(MOVED_AND_CLICKED)
     page.wait_for_timeout(JUST_MOVED)
     assert order(served) == ["one", "two", "three"]
     page.reload()
+    listening(page)
     page.get_by_role("button", name="Take out of the queue: two").click()
     until(page, served, ["one", "three"])
