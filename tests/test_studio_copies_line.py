@@ -11,6 +11,7 @@ from label_app import studio_without_runs
 from data.copies import Copier
 from data.copies_place import FolderPlace
 from data.settings import Settings
+from studio.context import open_studio
 from studio.copies_line import NOWHERE, copies_line, copies_missing
 
 
@@ -35,3 +36,11 @@ def test_the_last_copy_and_what_is_wrong_are_told(db: Any, settings: Settings, t
     assert copies_line(studio) == ""
     (words,) = copies_missing(studio)
     assert words.startswith("The last copy of the labels was made just now.")
+
+
+def test_a_run_whose_copy_was_cut_off_is_told_of_on_a_new_machine(db: Any, settings: Settings, tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "bucket")
+    assert Copier(settings, db, place).copy()
+    place.put({"runs/lost.json": b'{"runs/lost/model/weights": 9}'})
+    with open_studio(Settings(home=tmp_path / "new", backup=str(place.folder))) as studio:
+        assert any("the copy of 1 run was cut off" in notice for notice in studio.db.notices)
