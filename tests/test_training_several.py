@@ -310,9 +310,17 @@ def test_ray_workers_learn_from_a_reward_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # three starts of two processes with their imports
-def test_a_run_that_samples_is_stopped_on_several_and_goes_on_as_one_that_never_was(tmp_path: Path) -> None:
-    config = GrpoConfig(**{**SAMPLING, "max_steps": 12}, batch_size=8, beta=0.1)
-    whole, run = (run_of(tmp_path / name, "grpo", config, Launch()) for name in ("whole", "stopped"))
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("grpo", GrpoConfig(**{**SAMPLING, "max_steps": 12}, batch_size=8, beta=0.1)),
+        ("orpo", OrpoConfig(**{**FEW, "max_steps": 400}, batch_size=4)),
+    ],
+    ids=["grpo", "orpo"],
+)
+def test_a_run_is_stopped_on_several_and_goes_on_as_one_that_never_was(tmp_path: Path, method: str, config: TrainConfig) -> None:
+    """TRL's trainer and our own; the one that samples goes on from the random state of each process."""
+    whole, run = (run_of(tmp_path / name, method, config, Launch()) for name in ("whole", "stopped"))
     assert begin(whole).wait() == 0, whole.log_tail()
     child = begin(run)
     until(run, child, lambda: any("loss" in event for event in events(run, "metrics")))
@@ -320,7 +328,7 @@ def test_a_run_that_samples_is_stopped_on_several_and_goes_on_as_one_that_never_
     assert child.wait() == 0, run.log_tail()
     assert statuses(run)[-1] == "stopped"
     at = events(run, "result")[0]["steps"]
-    assert 0 < at < 12
+    assert 0 < at < config.max_steps
     (run.path / "stop").unlink()
     assert begin(run).wait() == 0, run.log_tail()
     assert statuses(run)[-1] == "finished"

@@ -1,6 +1,6 @@
 """LoRA beside a frozen linear layer as one operation: the same numbers with half the passes over memory.
 
-    fuse(model)      # once, on a PeftModel that is trained on one device
+    fuse(model)      # once, on a whole PeftModel that our own step trains
 
 Peft computes base(x) + B(A(x)) * scaling in pieces, with the input in the adapter's dtype: under bf16 arithmetic every layer
 casts its input there and back, multiplies and adds over its whole output, and keeps the copies for the backward pass. Here the

@@ -76,7 +76,7 @@ class Launch:
 def check_method(module: str, launch: Launch) -> None:
     """BadInput where the method cannot be trained so."""
     if module in WHOLE and launch.preset != "ddp":
-        raise BadInput(f"{short_name(module.rpartition('.')[2])} trains in whole copies; choose those (DDP) for it.")
+        raise BadInput(f"{short_name(module.rpartition('.')[2])} trains in whole copies of the model; choose “Whole copies (DDP)”.")
 
 
 def accelerate_argv(module: str, run_dir: str, launch: Launch) -> list[str]:
