@@ -20,6 +20,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -155,12 +156,12 @@ class LabelApi:
     def _store(self, viewer: Viewer, project: Project | None, votes: Sequence[Vote]) -> list[Outcome]:
         """A visitor's limit is a reason to refuse each label beyond it, not a fault to try again after; a label that is sent again
         is there already and adds nothing."""
-        room = self._studio.visitors.labels_left(project) if project else len(votes)
-        there = labels.stored(self._studio.db, [vote.event_id for vote in votes]) if room < len(votes) else set()
-        new = list(dict.fromkeys(vote.event_id for vote in votes if vote.event_id not in there))
-        beyond = set(new[room:])
-        kept = [v for v in votes if v.event_id not in beyond]
-        fit = iter(preferences.record(self._studio.db, viewer.annotator_id, kept, assignment=self._studio.assignment))
+        with self._studio.visitors.label_room(project) if project else nullcontext(len(votes)) as room:
+            there = labels.stored(self._studio.db, [vote.event_id for vote in votes]) if room < len(votes) else set()
+            new = list(dict.fromkeys(vote.event_id for vote in votes if vote.event_id not in there))
+            beyond = set(new[room:])
+            kept = [v for v in votes if v.event_id not in beyond]
+            fit = iter(preferences.record(self._studio.db, viewer.annotator_id, kept, assignment=self._studio.assignment))
         return [Outcome(v.event_id, False, labels_full()) if v.event_id in beyond else next(fit) for v in votes]
 
     def _heartbeat(self, request: Request, ids: Sequence[str]) -> dict[str, Any]:

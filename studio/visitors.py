@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,6 +49,7 @@ MAX_ADAPTERS = 10
 SHIPPED_WITHOUT_CANDIDATES = 80
 LIFETIME = timedelta(days=1)
 LOOK_EVERY_S = 600.0
+LANES = 64
 LINE = (
     f"You are a visitor: this project is yours alone, has limits ({MAX_PROMPTS} prompts, one run at a time, the demo model) "
     "and is removed after a day."
@@ -78,7 +79,7 @@ class Visitors:
         self._lock = threading.Lock()
         self._arrivals, self._sent_off = Arrivals(ANYBODY in settings.proxies), 0
         self.starting = threading.Lock()  # held from a run's check to its start, so that two clicks are not two runs
-        self._storing = threading.Lock()  # see `room`
+        self._storing = [threading.Lock() for _ in range(LANES)]  # see `_lane`
         self.streams = Slots(MAX_STREAMS, STREAM_S, "Your last questions are still being answered; wait for them, or stop one.")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,12 +129,19 @@ class Visitors:
     @contextmanager
     def room(self, project: Project, prompts: int, answers: int = 0, characters: int = 0) -> Iterator[None]:
         """While so many more are being stored: two at once would each find the same room. LimitReached where there is none."""
-        if not project.owner:
-            yield
-            return
-        with self._storing:
+        with self._lane(project):
             self.check_room(project, prompts, answers, characters)
             yield
+
+    @contextmanager
+    def label_room(self, project: Project) -> Iterator[int]:
+        """How many more labels this project takes, while they are being stored."""
+        with self._lane(project):
+            yield self.labels_left(project)
+
+    def _lane(self, project: Project) -> AbstractContextManager[object]:
+        """What one visitor stores is stored one after the other; nobody else waits, but for a few visitors in the same lane."""
+        return self._storing[hash(project.owner) % LANES] if project.owner else nullcontext()
 
     def check_room(self, project: Project, prompts: int, answers: int = 0, characters: int = 0) -> None:
         """Whether so many more prompts and answers, of so many characters together, may be stored."""

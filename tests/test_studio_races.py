@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,12 @@ from data.records import Project, Run
 from data.resume import seal
 from data.rundir import RunDir
 from data.settings import Settings
+from labeling import preferences
 from labeling.assignment import Assignment
-from studio import processes, run_launch
+from labeling.preferences import Vote
+from studio import processes, run_launch, visitors
 from studio.again import go_on
+from studio.api import LabelApi
 from studio.context import Studio
 from studio.endpoint_keys import EndpointKeys
 from studio.import_tab import ImportTab
@@ -181,11 +185,13 @@ def test_nothing_is_trained_on_a_model_whose_run_goes_on_meanwhile(studio: Studi
 # --- a visitor's limits -----------------------------------------------------------------------------------------------------
 
 
-def test_two_imports_at_once_do_not_share_the_same_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_in_at_the_same_time_does_not_share_the_same_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with visited(tmp_path) as studio:
-        page, refused = ImportTab(studio), list[str]()
-        project = studio.project(studio.viewer(request(ANNA)))
+        page, api, refused = ImportTab(studio), LabelApi(studio), list[str]()
+        who = studio.viewer(request(ANNA))
+        project = studio.project(who)
         room = MAX_PROMPTS - projects.counts(studio.db, project.project_id).prompts
+        shown = [each.impression.impression_id for each in studio.assignment.serve(who.annotator_id, project.project_id, 4)]
 
         def type_in(word: str) -> None:
             try:
@@ -193,14 +199,25 @@ def test_two_imports_at_once_do_not_share_the_same_room(tmp_path: Path, monkeypa
             except LimitReached as error:
                 refused.append(str(error))
 
-        other = threading.Thread(target=type_in, args=["second"])
+        def label(ids: Sequence[str]) -> None:
+            votes = [Vote(str(uuid.uuid4()), impression, "cast", "a") for impression in ids]
+            refused.extend(said.reason for said in api._store(who, project, votes) if not said.accepted)
 
-        def meanwhile() -> None:
-            other.start()
-            other.join(0.3)  # for good where nobody waits for the first one to be stored
+        def both(place: Any, name: str, first: Callable[[], object], second: Callable[[], object]) -> None:
+            other = threading.Thread(target=second)
 
-        once(monkeypatch, prompts, "add", meanwhile, first=True)
-        type_in("first")
-        other.join()
+            def meanwhile() -> None:
+                other.start()
+                other.join(0.3)  # for good where nobody waits for the first one to be stored
+
+            once(monkeypatch, place, name, meanwhile, first=True)
+            first()
+            other.join()
+
+        both(prompts, "add", lambda: type_in("first"), lambda: type_in("second"))
         assert projects.counts(studio.db, project.project_id).prompts == MAX_PROMPTS
         assert len(refused) == 1
+        monkeypatch.setattr(visitors, "MAX_LABEL_EVENTS", 2)
+        both(preferences, "record", lambda: label(shown[:2]), lambda: label(shown[2:]))
+        assert projects.counts(studio.db, project.project_id).labels == 2
+        assert len(refused) == 3
