@@ -3,12 +3,14 @@
     args   model (a local spec without an adapter: merge first), outtype
 
 llama.cpp's own converter does the work, because every family is special there. It is looked for in the folder that STUDIO_LLAMA_CPP
-names (a checkout of llama.cpp) and on the PATH; where it is not, `command` is what to type. Free of torch.
+names (a checkout of llama.cpp) and on the PATH; where it is not, `command` is what to type. It runs in this Python and, for most
+families, needs one package more than the studio does (`pip install sentencepiece`). Free of torch.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +28,27 @@ OUT_TYPES: Final = get_args(OutType)
 SCRIPT: Final = "convert_hf_to_gguf.py"
 VARIABLE: Final = "STUDIO_LLAMA_CPP"
 _MAGIC = b"GGUF"
+_LOG = "the log has its words."
+_LAST = 4000  # letters of the log in which the converter's last words stand
+_WHY = (  # what it says -> what to say of it
+    (
+        r"BPE pre-tokenizer was not recognized",
+        "llama.cpp does not know this model's tokenizer and would split text otherwise: no GGUF file can be made of it. It knows "
+        "those of the hub's families (Llama, Qwen, Mistral, SmolLM, Gemma and others), not one made anew like the demo model's.",
+    ),
+    (
+        r"Model (\S+) is not supported",
+        "llama.cpp's converter does not know the architecture {0}; a newer checkout of llama.cpp may.",
+    ),
+    (
+        r"No module named '(?:gguf|conversion)\b",
+        f"llama.cpp's converter misses files of its own; set {VARIABLE} to a whole checkout of llama.cpp.",
+    ),
+    (
+        r"No module named '([\w.]+)'",
+        "llama.cpp's converter needs {0}, which is not installed here; run `pip install {0}` and start again.",
+    ),
+)
 
 
 def find_converter() -> Path | None:
@@ -60,9 +83,13 @@ def main(run: RunDir) -> dict[str, Any]:
         raise RunError(f"llama.cpp's {SCRIPT} is not installed here; set {VARIABLE} to a checkout of llama.cpp.")
     out = run.path / "model.gguf"
     run.event("progress", done=0, total=0, unit="converting", loading=True)
-    _convert(run, argv(str(converter), spec.base, str(out), outtype))
+    try:
+        _convert(run, argv(str(converter), spec.base, str(out), outtype))
+    except (RunError, Stopped):
+        out.unlink(missing_ok=True)  # half of one
+        raise
     if not out.is_file() or out.open("rb").read(len(_MAGIC)) != _MAGIC:
-        raise RunError("The converter ended without a GGUF file; the log has its words.")
+        raise RunError(f"The converter ended without a GGUF file; {_LOG}")
     return {"file": out.name, "bytes": out.stat().st_size, "outtype": outtype}
 
 
@@ -79,7 +106,15 @@ def _convert(run: RunDir, words: list[str]) -> None:
             child.kill()
             child.wait()
     if child.returncode:
-        raise RunError(f"llama.cpp's converter failed (exit status {child.returncode}); the log has its words.")
+        raise RunError(why(run.log_tail()[-_LAST:]) or f"llama.cpp's converter failed (exit status {child.returncode}); {_LOG}")
+
+
+def why(log: str) -> str:
+    """A converter's last words as a sentence; '' where they are not known."""
+    for words, sentence in _WHY:
+        if found := re.search(words, log):
+            return sentence.format(*found.groups())
+    return ""
 
 
 if __name__ == "__main__":
