@@ -291,7 +291,7 @@ def _with_run(db: Database, settings: Settings, weights: int = 1000) -> Path:
 
 
 def test_a_large_model_is_never_held_in_memory(db: Database, settings: Settings, tmp_path: Path) -> None:
-    size, place = 200 * 2**20, FolderPlace(tmp_path / "bucket")
+    size, place = 96 * 2**20, FolderPlace(tmp_path / "bucket")
     _with_run(db, settings, size)
     tracemalloc.start()
     try:
