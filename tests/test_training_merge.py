@@ -13,7 +13,7 @@ import pytest
 
 from data.engine import Message, ModelSpec
 from data.rundir import RunDir, sha256_of
-from training.merge import parity
+from training.merge import main, parity
 
 from tiny_model import DEMO_MODEL, save_adapter  # isort: skip
 
@@ -22,13 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent
 ASKED = ("What is the capital\u2028of France?", "What is 3 + 4?", "Sort these words: pear, apple, fig", "Spell the word cat.")
 
 
-def merge(folder: Path, spec: ModelSpec, asked: tuple[str, ...] = ASKED) -> RunDir:
-    lines = "".join(json.dumps({"messages": [{"role": "user", "content": text}]}, ensure_ascii=False) + "\n" for text in asked)
+def to_merge(folder: Path, spec: ModelSpec) -> RunDir:
+    lines = "".join(json.dumps({"messages": [{"role": "user", "content": text}]}, ensure_ascii=False) + "\n" for text in ASKED)
     file = folder.parent / "asked.jsonl"
     file.write_text(lines, encoding="utf-8")
-    data = {"file": "prompts.jsonl", "sha256": sha256_of(file), "rows": len(asked)}
+    data = {"file": "prompts.jsonl", "sha256": sha256_of(file), "rows": len(ASKED)}
     run = RunDir.create(folder, {"args": {"model": spec.to_json()}, "data": data})
     file.rename(folder / "prompts.jsonl")
+    return run
+
+
+def merge(folder: Path, spec: ModelSpec) -> RunDir:
+    run = to_merge(folder, spec)
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with (folder / "stdout.log").open("wb") as out:
         words = [sys.executable, "-m", "training.merge", str(folder)]
@@ -45,9 +50,8 @@ def test_a_merged_model_is_base_plus_adapter_and_answers_as_they_do(tmp_path: Pa
     from safetensors.torch import load_file
 
     adapter = save_adapter(tmp_path / "adapter", DEMO_MODEL, scale=0.02)
-    run = merge(tmp_path / "run", ModelSpec("local", str(DEMO_MODEL), str(adapter), quantize=True))
-    assert the(run, "status")["status"] == "finished", run.log_tail()
-    result = the(run, "result")
+    run = to_merge(tmp_path / "run", ModelSpec("local", str(DEMO_MODEL), str(adapter), quantize=True))
+    result = main(run)
     assert (result["prompts"], result["model"]) == (len(ASKED), "model")
     assert result["same"] >= len(ASKED) - 1  # a tie may turn where the sum is rounded to bf16
     base, merged, lora = (

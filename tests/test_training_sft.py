@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -115,16 +116,17 @@ def test_an_evaluation_does_not_change_the_gradients_of_a_quantized_base(base: P
 def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> None:
     config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, tuning="lora")
     run = make_run(tmp_path / "run", base, config, sft_rows(48))
-    child = start("sft", run)
-    while not events(run, "metrics"):
-        assert child.poll() is None, run.log_tail()
-        time.sleep(0.02)
-    at_stop = max(event["step"] for event in events(run, "metrics"))
-    run.request_stop()
-    assert child.wait() == 0
-    statuses = [event["status"] for event in events(run, "status")]
-    result = events(run, "result")[0]
-    assert statuses == ["running", "stopped"]
+    reached: list[int] = []
+
+    def stop_it() -> None:
+        while not (learned := events(run, "metrics")):
+            time.sleep(0.02)
+        reached.append(max(event["step"] for event in learned))
+        run.request_stop()
+
+    threading.Thread(target=stop_it, daemon=True).start()
+    result = sft.main(run)
+    (at_stop,) = reached
     assert at_stop <= result["steps"] < 2400
     last = max(event["step"] for event in events(run, "metrics"))
     assert result["steps"] == last
