@@ -108,15 +108,19 @@ def change_password(db: Database, annotator_id: str, password: str, since: datet
     where the account was changed after that."""
     account = get(db, annotator_id)
     password_hash = hash_new(password, account.login)
-    key = {"annotator_id": annotator_id} | ({"sessions_from": since} if since else {})
-    if not db.update("accounts", key, password_hash=password_hash, sessions_from=now()):
-        raise NotFound("This account was changed meanwhile; sign in again.")
+    _change_as_seen(db, annotator_id, since, password_hash=password_hash, sessions_from=now())
     return get(db, annotator_id)
 
 
-def end_sessions(db: Database, annotator_id: str) -> None:
-    """Sign this person out everywhere."""
-    _change(db, annotator_id, sessions_from=now())
+def end_sessions(db: Database, annotator_id: str, since: datetime | None = None) -> None:
+    """Sign this person out everywhere; `since` as above."""
+    _change_as_seen(db, annotator_id, since, sessions_from=now())
+
+
+def _change_as_seen(db: Database, annotator_id: str, since: datetime | None, **fields: object) -> None:
+    key = {"annotator_id": annotator_id} | ({"sessions_from": since} if since else {})
+    if not db.update("accounts", key, **fields):
+        raise NotFound("This account was changed meanwhile; sign in again.")
 
 
 # --- looking up and changing --------------------------------------------------------------------------------------------------

@@ -89,7 +89,10 @@ class AccountPage:
         return self._signed_in_again(request, viewer, "The password is changed; every other browser is signed out.")
 
     def everywhere(self, request: Request, viewer: Viewer, typed: Mapping[str, str]) -> Response:
-        accounts.end_sessions(self._studio.db, viewer.annotator_id)
+        session = self._sessions.of(request.cookies)
+        if session is None:
+            return go(request, "sign-in")
+        accounts.end_sessions(self._studio.db, viewer.annotator_id, session.known.account.sessions_from)
         return self._signed_in_again(request, viewer, "Every other browser is signed out.")
 
     def _signed_in_again(self, request: Request, viewer: Viewer, done: str) -> Response:

@@ -335,6 +335,22 @@ def test_an_old_password_opens_nothing_that_outlives_it(app: PeopleApp, monkeypa
     accounts.change_password(app.studio.db, ben, PASSWORD)
 
 
+def test_of_two_who_end_all_other_sessions_at_once_the_second_has_none(app: PeopleApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them has the other's stolen cookie."""
+    ben, end = app.people["ben"].annotator_id, accounts.end_sessions
+
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.setattr(accounts, "end_sessions", end)
+        end(app.studio.db, ben)
+        end(*args)
+
+    with app.client("ben") as second:
+        monkeypatch.setattr(accounts, "end_sessions", meanwhile)
+        said = second.post("/account/sign-out-everywhere", data={"x": ""})
+    assert "set-cookie" not in said.headers
+    assert "changed meanwhile" in said.text
+
+
 @pytest.mark.parametrize(
     ("path", "typed"),
     [("/people/admin/enable", {}), ("/account/sign-out-everywhere", {"x": ""})],
