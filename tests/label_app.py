@@ -21,6 +21,7 @@ from data.database import Database
 from data.settings import Settings
 from labeling.assignment import Assignment
 from studio import api
+from studio.blocks import StudioBlocks, unserved
 from studio.context import Studio
 from studio.endpoint_keys import EndpointKeys
 from studio.label_page.page import LabelPage
@@ -38,11 +39,12 @@ def studio_without_runs(settings: Settings, db: Database) -> Studio:
 def launch(studio: Studio) -> gr.Blocks:
     """Serve the Label page from a thread of this process."""
     settings = studio.settings
-    with gr.Blocks(title="Label", analytics_enabled=False) as demo:
-        gr.Markdown("Home")
     page = LabelPage(studio)
-    with demo.route(page.title, page.path):
-        page.build(demo)
+    with unserved():
+        with StudioBlocks(title="Label", analytics_enabled=False) as demo:
+            gr.Markdown("Home")
+        with demo.route(page.title, page.path):
+            page.build(demo)
     calm_pages()
     demo.launch(
         server_name="127.0.0.1",
