@@ -17,12 +17,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from data import runs
 from data.errors import BadInput, NotFound, WorkspaceError
+from data.model_folder import read_object
 from data.records import Run, content_id, now
 from data.rundir import RunDir
 from labeling import snapshots
@@ -37,6 +38,7 @@ _WEIGHTS = {"adapter": ("adapter_config.json", "adapter_model.safetensors", "REA
 _WHOLE = (".safetensors", ".json", ".jinja", ".txt", ".model", ".md")
 MOST_TEXT = 64 * 2**20
 MOST_FILES = 100_000
+_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _SPARE = 2**30  # bytes that are left free on the disk
 _UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 _taking = threading.Lock()  # two tabs may bring the same archive
@@ -44,10 +46,12 @@ NO_RUN = "This archive holds no run folder; make it with the line in the carried
 
 
 class Member(NamedTuple):
-    """A file in the archive, and how many bytes it says it is: no more are ever read of it."""
+    """A file in the archive, and how many bytes it says it is: no more are ever read of it. `entry` is the file itself, since what
+    is asked for by name may be another that is called the same, such as a link to a longer one."""
 
     name: str
     size: int
+    entry: tarfile.TarInfo | zipfile.ZipInfo
 
 
 class Archive(NamedTuple):
@@ -57,9 +61,10 @@ class Archive(NamedTuple):
     source: tarfile.TarFile | zipfile.ZipFile
 
     def open(self, name: str) -> IO[bytes]:
+        entry = self.files[name].entry
         if isinstance(self.source, zipfile.ZipFile):
-            return self.source.open(self.files[name].name)
-        found = self.source.extractfile(self.files[name].name)
+            return self.source.open(entry)  # type: ignore[arg-type]
+        found = self.source.extractfile(entry)  # type: ignore[arg-type]
         if found is None:
             raise BadInput(NO_RUN)
         return found
@@ -190,10 +195,8 @@ def _check_weights(folder: Path) -> dict[str, Any]:
                 if not list(tensors.keys()):
                     raise BadInput("The weights in this run folder are empty.")
         name = "config.json" if folder.name == "model" else "adapter_config.json"
-        described = json.loads((folder / name).read_text(encoding="utf-8"))
-        if not isinstance(described, dict):
-            raise ValueError(f"{name} is no object")
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        described = read_object(folder / name)
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadInput("The weights in this run folder are damaged; make the archive again.") from error
     return described
 
@@ -224,11 +227,11 @@ def _opened(file: Path) -> Iterator[Archive]:
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as source:
-                every = (Member(info.filename, info.file_size) for info in source.infolist() if not info.is_dir())
+                every = (Member(info.filename, info.file_size, info) for info in source.infolist() if not info.is_dir())
                 yield Archive(_below(every), source)
         else:
             with tarfile.open(file, "r:*") as source:
-                yield Archive(_below(Member(info.name, info.size) for info in source if info.isfile()), source)
+                yield Archive(_below(Member(info.name, info.size, info) for info in source if info.isfile()), source)
     except _UNREADABLE as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise WorkspaceError(f"What came back cannot be stored ({error.strerror}); free some space and try again.") from error
@@ -249,8 +252,9 @@ def _below(members: Iterable[Member]) -> dict[str, Member]:
 
 
 def _time(event: Mapping[str, Any]) -> datetime:
+    """When it was said; now where that cannot be: the clock there may be wrong."""
     try:
         at = datetime.fromisoformat(str(event.get("at")))
     except ValueError:
         return now()
-    return at if at.tzinfo else now()
+    return at if at.tzinfo and _EARLIEST <= at <= now() else now()

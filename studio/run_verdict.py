@@ -216,7 +216,7 @@ def _overfit(h: History) -> Verdict | None:
         f"fell to {fell:.3f}: it learns the rows by heart."
     )
     if 0 < h.held_out < TELLS:
-        why += f" Only {count(h.held_out, 'held-out row')} say so, which may be chance."
+        why += f" Only {count(h.held_out, 'held-out row says so', 'held-out rows say so')}, which may be chance."
     do = "Stop earlier (fewer epochs, or early stop), or label more; compare it before you use it, the best step may be behind you."
     return Verdict("overfit", "Overfit", why, do)
 
@@ -237,7 +237,9 @@ def _no_change(h: History) -> Verdict | None:
         return None
     why = f"The loss on held-out rows is {looks[-1]:.3f} and was {began:.3f} at the start"
     if 0 < h.held_out < TELLS:
-        return Verdict("no change", UNTOLD, f"{why}: {count(h.held_out, 'row')} are too few to tell.", _compare_or_label(h))
+        return Verdict(
+            "no change", UNTOLD, f"{why}: {count(h.held_out, 'row is', 'rows are')} too few to tell.", _compare_or_label(h)
+        )
     return Verdict("no change", "No detectable change", f"{why}.", _more(h))
 
 

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 from data import models, people, projects, runs
 from data.database import Database
 from data.errors import BadInput, NotFound, WorkspaceError
+from data.model_folder import MAX_BYTES
 from data.records import Model, Run, now
 from data.rundir import RunDir
 from data.settings import Settings
@@ -208,6 +210,21 @@ def test_what_does_not_fit_on_the_disk_leaves_no_piece(studio: Studio, run: Run,
     assert set(studio.settings.export_dir.iterdir()) == before
 
 
+@pytest.mark.parametrize("kept", ["pytorch_model.bin", ""], ids=["pickled", "gone"])
+def test_a_model_without_safetensors_is_not_carried_for_nothing(studio: Studio, run: Run, tmp_path: Path, kept: str) -> None:
+    base = tmp_path / "pickled-base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    if kept:
+        (base / kept).write_bytes(b"pickle")
+    prepared = elsewhere.of_run(studio, VIEWER, run)
+    parent = replace(prepared.parent, spec={**prepared.parent.spec, "base": str(base)})
+    before = set(studio.settings.export_dir.iterdir())
+    with pytest.raises(BadInput, match="pickled-base holds no weights as safetensors"):
+        elsewhere.pack_up(studio, VIEWER, prepared._replace(parent=parent), Place("bin", "training.dpo"), LAUNCH)
+    assert set(studio.settings.export_dir.iterdir()) == before
+
+
 def test_a_parent_adapter_is_carried_along(studio: Studio, run: Run, tmp_path: Path) -> None:
     first = bring_back(studio, VIEWER, packed(trained(carried(studio, run, tmp_path))))
     parent = models.get(studio.db, first.result["model_id"])
@@ -305,6 +322,44 @@ def test_a_hostile_archive_writes_nothing_outside_and_runs_nothing(studio: Studi
     assert (back.module, back.config["args"]["model"]["base"]) == ("training.dpo", run.config["args"]["model"]["base"])
     assert not Path("/tmp/owned-by-archive").exists()
     assert not list(studio.settings.home.rglob("owned*"))
+
+
+def test_a_link_of_a_known_name_brings_no_bytes_that_were_not_counted(
+    studio: Studio, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room on the disk is looked at by what the files say; a link of the same name must not stand for a longer one."""
+    folder = trained(carried(studio, run, tmp_path))
+    plain = tmp_path / "linked.tar"
+    with tarfile.open(packed(folder)) as good, tarfile.open(plain, "w") as bad:
+        for member in good:
+            bad.addfile(member, good.extractfile(member) if member.isfile() else None)
+        long = tarfile.TarInfo(f"{folder.name}/notes")
+        long.size = 100_000
+        bad.addfile(long, io.BytesIO(b"x" * long.size))
+        link = tarfile.TarInfo(f"{folder.name}/adapter/adapter_model.safetensors")
+        link.type, link.linkname = tarfile.LNKTYPE, long.name
+        bad.addfile(link)
+    back = bring_back(studio, VIEWER, plain)
+    here = studio.settings.runs_dir / back.run_id / "adapter" / "adapter_model.safetensors"
+    assert here.read_bytes() == (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "0001-01-01T00:00:00+00:00"])
+def test_a_time_that_is_none_is_that_of_today(studio: Studio, run: Run, tmp_path: Path, at: str) -> None:
+    folder = trained(carried(studio, run, tmp_path))
+    events = (folder / "events.jsonl").read_text().splitlines()
+    said = [json.dumps(json.loads(line) | {"at": at}) + "\n" for line in events]
+    (folder / "events.jsonl").write_text("".join(said))
+    back = bring_back(studio, VIEWER, packed(folder))
+    assert back.started_at is not None
+    assert 2000 < back.started_at.year <= now().year
+
+
+def test_a_description_of_weights_that_is_far_too_long_is_refused(studio: Studio, run: Run, tmp_path: Path) -> None:
+    folder = trained(carried(studio, run, tmp_path))
+    (folder / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}' + " " * MAX_BYTES)
+    with pytest.raises(BadInput, match="damaged"):
+        bring_back(studio, VIEWER, packed(folder))
 
 
 def test_what_it_says_of_itself_is_taken_only_where_it_is_what_a_run_says(studio: Studio, run: Run, tmp_path: Path) -> None:

@@ -125,6 +125,14 @@ def test_too_few_held_out_pairs_say_so_and_what_to_do(held_out: int) -> None:
     assert "Only 4 held-out rows say so" in rising.why
 
 
+@pytest.mark.parametrize(("held_out", "words"), [(1, "1 row is too few to tell"), (2, "2 rows are too few to tell")])
+def test_one_row_is_too_few_and_two_rows_are(held_out: int, words: str) -> None:
+    still = judged(made("sft", held_out=held_out, loss=[1.0, 1.0, 1.0], eval_loss=[1.0, 1.0]))
+    assert words in still.why
+    rising = judged(made("sft", held_out=held_out, loss=[2.0, 1.0, 0.5, 0.2, 0.1], eval_loss=[1.5, 1.2, 1.3, 1.5]))
+    assert f"Only {'1 held-out row says' if held_out == 1 else '2 held-out rows say'} so" in rising.why
+
+
 def test_a_model_that_did_not_move_is_no_worse_for_its_ties() -> None:
     still = made(eval_rewards__accuracies=[0.0, 0.0], eval_rewards__margins=[0.0, 0.0], eval_loss=[0.69, 0.69], loss=[0.69, 0.69])
     assert judged(still).kind == "no change"

@@ -47,6 +47,7 @@ def pack(carried: Carried, place: Place, launch: Launch, target: Path) -> Path:
     args["model"] = _along(args["model"], f"{place.run_dir}/parent", folders)
     if args.get("reward_model"):
         args["reward_model"] = _along(args["reward_model"], f"{place.run_dir}/reward", folders)
+    _check_weights(folders.values())
     _check_size(folder for name, folder in folders.items() if not name.startswith(place.run_dir))
     config = {**carried.config, "module": place.module, "args": args}
     texts = {f"{place.run_dir}/config.json": json.dumps(config, ensure_ascii=False, indent=2), "README.txt": _readme(place, launch)}
@@ -88,6 +89,14 @@ def _name_of(folder: Path, folders: Mapping[str, Path]) -> str:
     while folders.get(name, folder) != folder:
         name += "-2"
     return name
+
+
+def _check_weights(folders: Iterable[Path]) -> None:
+    """Pickled weights stay behind, and a run without weights would fail there."""
+    for folder in folders:
+        if not any(file.suffix == ".safetensors" for file in _files(folder)):
+            name = folder.name if folder.name not in ("adapter", "model") else folder.parent.name
+            raise BadInput(f"{name} holds no weights as safetensors, which alone are carried; convert or train that model again.")
 
 
 def _check_size(bases: Iterable[Path]) -> None:
