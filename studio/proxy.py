@@ -4,13 +4,17 @@ Each proxy appends to `X-Forwarded-For` the address that it was asked from and t
 left of the last entry came with the request and can be made up. So of a proxy that is named (`Settings.proxies`) the last entry is
 taken and no other, and of anybody else none: the client and the scheme of a request are what is written here. The server beneath
 (uvicorn) would take more, up to the first entry: it is told to trust nobody.
+
+Where nothing but proxies can ask (`*`, as on a Space) they may stand in a row inside a private network, each with an entry of its
+own: then it is the last public address, and https where one of them says so. Else all visitors would be one, and their cookies
+would not reach a page in a frame.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,11 +35,22 @@ class ProxyMiddleware:
             scope["client"] = (plain(client[0]), client[1])
         if scope["type"] in ("http", "websocket") and self._is_proxy(scope.get("client")):
             headers = Headers(scope=scope)
-            if address := _last(headers, "x-forwarded-for"):
-                scope["client"] = (_host(address), 0) if _host(address) else scope["client"]
-            if (scheme := _last(headers, "x-forwarded-proto")) in ("http", "https"):
+            if address := self._client(_entries(headers, "x-forwarded-for")):
+                scope["client"] = (address, 0)
+            if scheme := self._scheme(_entries(headers, "x-forwarded-proto")):
                 scope["scheme"] = scheme.replace("http", "ws") if scope["type"] == "websocket" else scheme
         await self.app(scope, receive, send)
+
+    def _client(self, entries: Sequence[str]) -> str:
+        """'' where the proxy wrote none that can be read."""
+        last = _host(entries[-1])
+        if not self._anybody:
+            return last
+        return next((host for entry in reversed(entries) if _is_public(host := _host(entry))), last)
+
+    def _scheme(self, entries: Sequence[str]) -> str:
+        said = "https" if self._anybody and "https" in entries else entries[-1]
+        return said if said in ("http", "https") else ""
 
     def _is_proxy(self, client: tuple[str, int] | None) -> bool:
         if self._anybody or client is None:
@@ -60,9 +75,9 @@ def plain(address: str) -> str:
     return str(ip.ipv4_mapped) if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped else address
 
 
-def _last(headers: Headers, name: str) -> str:
-    """What the proxy appended."""
-    return ",".join(headers.getlist(name)).rpartition(",")[2].strip()
+def _entries(headers: Headers, name: str) -> list[str]:
+    """At least one, '' without the header; what the proxy itself appended is the last."""
+    return [entry.strip() for entry in ",".join(headers.getlist(name)).split(",")]
 
 
 def _host(entry: str) -> str:
@@ -77,6 +92,10 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_public(text: str) -> bool:
+    return _is_address(text) and ipaddress.ip_address(text).is_global
 
 
 def _is_network(text: str) -> bool:

@@ -53,6 +53,14 @@ def seen(peer: str, proxies: frozenset[str], *more: tuple[str, str], **headers: 
         ("203.0.113.9", HERE, "203.0.113.9, 198.51.100.1", "203.0.113.9"),
         ("10.0.3.7", frozenset({"10.0.0.0/8"}), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
         ("10.0.3.7", frozenset({"*"}), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (
+            "10.0.3.7",
+            frozenset({"*"}),
+            "1.1.1.1, 8.8.8.8, 10.0.9.2, 100.64.0.3",
+            "8.8.8.8",
+        ),  # through proxies in a row, as on a Space
+        ("10.0.3.7", frozenset({"*"}), "8.8.8.8, nonsense", "8.8.8.8"),
+        ("10.0.3.7", frozenset({"10.0.0.0/8"}), "8.8.8.8, 10.0.9.2", "10.0.9.2"),
         ("::ffff:10.0.3.7", frozenset({"10.0.0.0/8"}), "203.0.113.9", "203.0.113.9"),  # a server for IPv4 and IPv6 writes it so
         ("::ffff:127.0.0.1", HERE, "::ffff:203.0.113.9", "203.0.113.9"),
         ("::ffff:203.0.113.9", HERE, "198.51.100.1", "203.0.113.9"),
@@ -66,6 +74,10 @@ def test_https_is_what_a_named_proxy_says() -> None:
     assert seen("127.0.0.1", HERE, x_forwarded_proto="https") == ["127.0.0.1", "https"]
     assert seen("127.0.0.1", HERE, x_forwarded_proto="gopher") == ["127.0.0.1", "http"]
     assert seen("203.0.113.9", HERE, x_forwarded_proto="https") == ["203.0.113.9", "http"]
+    assert seen("127.0.0.1", HERE, x_forwarded_proto="https,http")[1] == "http"
+    assert seen("127.0.0.1", HERE, x_forwarded_proto="http, https")[1] == "https"
+    assert seen("10.0.3.7", frozenset({"*"}), x_forwarded_proto="https,http")[1] == "https", "the page in a Space's frame"
+    assert seen("10.0.3.7", frozenset({"*"}), x_forwarded_proto="http")[1] == "http"
 
 
 def test_two_headers_are_one_list() -> None:
