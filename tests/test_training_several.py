@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,32 @@ def test_weights_that_are_cut_up_learn_the_same_and_are_saved_whole(
     begin_as_if(run, "tests.fsdp_on_cpu", "fsdp")
     assert events(run, "result")[0]["cut_up"] == [True]
     if precision == "fp32":
+        check_learned_the_same(run, one)
+    else:
+        assert adapter_weights(run).keys() == adapter_weights(one).keys()
+
+
+@pytest.mark.slow  # two processes with their imports
+@pytest.mark.skipif(not find_spec("deepspeed"), reason="DeepSpeed is an extra: pip install -r requirements-scale.txt")
+@pytest.mark.parametrize(("tuning", "precision"), [("lora", "fp32"), ("lora", "bf16"), ("full", "fp32")])
+def test_weights_that_deepspeed_cuts_up_learn_the_same_and_are_saved_whole(
+    tmp_path: Path, one: RunDir, monkeypatch: pytest.MonkeyPatch, tuning: str, precision: str
+) -> None:
+    """All weights are as the base's files hold them, in bf16."""
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    config = DpoConfig(**{**FEW, "precision": precision, "tuning": tuning}, batch_size=4, sft_weight=0.0)
+    run = run_of(tmp_path / "run", "dpo", config)
+    begin_as_if(run, "tests.zero_on_cpu", "zero3")
+    (said,) = events(run, "result")
+    assert said["cut_up"] == [True]
+    assert said["first_loss"] == pytest.approx(0.693147, abs=1e-4)
+    if tuning == "full":
+        base, made = (load_file(folder / "model.safetensors") for folder in (tiny_model.DEMO_MODEL, run.path / "model"))
+        assert {name: weight.shape for name, weight in made.items()} == {name: weight.shape for name, weight in base.items()}
+        assert all(not torch.equal(weight, base[name]) for name, weight in made.items())
+    elif precision == "fp32":
         check_learned_the_same(run, one)
     else:
         assert adapter_weights(run).keys() == adapter_weights(one).keys()

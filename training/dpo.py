@@ -80,6 +80,7 @@ def first_preference_loss(trainer: Any) -> float:
 
     from training.preference_objectives import Dpo
     from training.preference_trainer import PreferenceTrainer
+    from training.ranks import not_yet_cut_up
 
     if isinstance(trainer, PreferenceTrainer):
         assert isinstance(trainer.objective, Dpo)
@@ -89,7 +90,8 @@ def first_preference_loss(trainer: Any) -> float:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(count)])
     kinds, weights = trainer.loss_types, trainer.loss_weights
     trainer.loss_types, trainer.loss_weights = ["sigmoid"], [1.0]
-    with torch.no_grad(), trainer.accelerator.autocast():  # as a step is computed, and as TRL's copy of the model always is
+    # Computed as a step is, and as TRL's copy of the model always is.
+    with torch.no_grad(), trainer.accelerator.autocast(), not_yet_cut_up(trainer.model):
         loss = float(trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)))
     trainer.loss_types, trainer.loss_weights = kinds, weights
     trainer._metrics["train"].clear()  # it was no step of the training

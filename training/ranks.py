@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -69,6 +71,24 @@ def whole_weights(trainer: Any) -> dict[str, Any]:
     """The model's weights, put together from all processes where each holds a part; all must ask, the first gets them."""
     weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped if sharding() else trainer.model)
     return weights
+
+
+@contextmanager
+def not_yet_cut_up(model: torch.nn.Module) -> Iterator[None]:
+    """For a look at a model that ZeRO-3 is yet to cut up: TRL takes every weight for one that it has, and would put it together."""
+    if sharding() != "zero3":
+        yield
+        return
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    whole: list[Any] = [weight for weight in model.parameters() if not hasattr(weight, "ds_status")]
+    for weight in whole:
+        weight.ds_status = ZeroParamStatus.AVAILABLE
+    try:
+        yield
+    finally:
+        for weight in whole:
+            del weight.ds_status
 
 
 def wait_for_all() -> None:
