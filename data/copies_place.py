@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -57,14 +58,12 @@ class FolderPlace:
         for name, content in files.items():
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as f:
-                if isinstance(content, Path):
-                    with content.open("rb") as source:
-                        shutil.copyfileobj(source, f)
-                else:
-                    f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
+            try:
+                _write(target, content)
+            except OSError:
+                with suppress(OSError):
+                    target.unlink()  # half of it is none, and keeps a full place from taking the labels
+                raise
 
     def get(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -75,6 +74,17 @@ class FolderPlace:
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
+
+
+def _write(target: Path, content: Content) -> None:
+    with target.open("wb") as f:
+        if isinstance(content, Path):
+            with content.open("rb") as source:
+                shutil.copyfileobj(source, f)
+        else:
+            f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def place_of(name: str) -> Place:

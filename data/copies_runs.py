@@ -43,23 +43,32 @@ def copying(settings: Settings, place: Place, ended: Sequence[str], known: set[s
     """Put those that are not known to be there, small ones together; `known` holds them as soon as they are. Pauses after each put,
     for what must not wait so long.
 
-    One that has gone on since it was copied is no longer known when it has ended once more.
+    One that has gone on since it was copied is no longer known when it has ended once more; nor is one whose files changed while
+    they were copied. What a file keeps from being copied, unreadable or too long for the place, is told when the others are there.
     """
     known.intersection_update(ended)
     waiting: list[_Ended] = []
+    problems: list[OSError] = []
     for run_id in [each for each in ended if each not in known]:
         waiting.append(_listed(settings, run_id))
         if sum(each.bytes for each in waiting) >= TOGETHER:
-            _put(place, waiting, known)
+            problems += _put(settings, place, waiting, known)
+            waiting.clear()
             yield
     if waiting:
-        _put(place, waiting, known)
+        problems += _put(settings, place, waiting, known)
+    if problems:
+        raise problems[0]
 
 
-def _put(place: Place, waiting: list[_Ended], known: set[str]) -> None:
-    place.put({name: content for each in waiting for name, content in each.files.items()})
-    known.update(each.run_id for each in waiting)
-    waiting.clear()
+def _put(settings: Settings, place: Place, waiting: Sequence[_Ended], known: set[str]) -> list[OSError]:
+    """Together, or each alone where one of them keeps all from being put."""
+    try:
+        place.put({name: content for each in waiting for name, content in each.files.items()})
+        known.update(each.run_id for each in waiting if _listed(settings, each.run_id) == each)
+    except OSError as error:
+        return [each for one in waiting for each in _put(settings, place, [one], known)] if len(waiting) > 1 else [error]
+    return []
 
 
 def _listed(settings: Settings, run_id: str) -> _Ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -13,6 +14,7 @@ import tracemalloc
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import HubServer
@@ -391,6 +393,50 @@ def test_a_run_that_goes_on_and_ends_between_two_copies_or_during_one_is_copied_
     assert copier.copy()
     assert copier.copy()
     assert place.get("runs/done/events.jsonl") == b"and more again"
+
+
+def test_a_model_that_does_not_fit_keeps_neither_labels_nor_other_runs_from_being_copied(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_run(db, settings, 5_000)
+    db.insert("runs", [_run("small", projects.create(db, "Other").project_id, "finished")])
+    (settings.runs_dir / "small").mkdir()
+    (settings.runs_dir / "small" / "weights").write_bytes(b"here")
+    bucket = tmp_path / "bucket"
+    place = FolderPlace(bucket)
+    copier = Copier(settings, db, place)
+
+    def into_a_full_place(source: Any, target: Any) -> None:
+        room = 5_000 - sum(file.stat().st_size for file in (bucket / "runs").rglob("*") if file.is_file())
+        content = source.read()
+        target.write(content[: max(0, room)])
+        target.flush()
+        if len(content) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", into_a_full_place)
+        assert not copier.copy()
+        assert "No space left" in copier.status.problem
+    assert "runs/done/model/weights" not in place.sizes(), "half of it is none, and takes the room that is short"
+    assert place.get("runs/small/weights") == b"here"
+
+
+def test_a_file_that_changes_while_it_is_copied_is_copied_again(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, place = _with_run(db, settings), FolderPlace(tmp_path / "bucket")
+    copier, put = Copier(settings, db, place), place.put
+
+    def meanwhile(files: Mapping[str, Content]) -> None:
+        if "runs/done.json" in files and (folder / "config.json").stat().st_size == 2:
+            (folder / "config.json").write_text("{} and more")  # written by what outlives the run's process
+        put(files)
+
+    monkeypatch.setattr(place, "put", meanwhile)
+    assert copier.copy()
+    assert copier.copy()
+    assert recover(Settings(home=tmp_path / "new"), place).torn_runs == 0
 
 
 def test_labels_do_not_wait_for_a_long_run_to_be_copied(
