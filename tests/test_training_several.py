@@ -206,7 +206,7 @@ def test_weights_that_deepspeed_cuts_up_learn_the_same_and_are_saved_whole(
     if tuning == "full":
         base, made = (load_file(folder / "model.safetensors") for folder in (tiny_model.DEMO_MODEL, run.path / "model"))
         assert {name: weight.shape for name, weight in made.items()} == {name: weight.shape for name, weight in base.items()}
-        assert all(not torch.equal(weight, base[name]) for name, weight in made.items())
+        assert all(not torch.equal(weight, base[name]) for name, weight in made.items() if weight.dim() > 1)  # norms round back
     elif precision == "fp32":
         check_learned_the_same(run, one)
     else:
