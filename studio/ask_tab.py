@@ -97,7 +97,7 @@ class AskTab:
         nothing = (
             empty("Their answers appear here, side by side.") if found else empty("There is no model yet.", "models", "Add one")
         )
-        return [gr.Dropdown(options(found), value=first), suggestion, nothing]
+        return [gr.Dropdown(options(self._studio, found), value=first), suggestion, nothing]
 
     def ask(
         self,

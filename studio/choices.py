@@ -43,7 +43,7 @@ def rewards(studio: Studio, viewer: Viewer, project: Project) -> list[tuple[str,
     """Title and word of all that can grade answers here: reward models from new to old, then rules that cover some prompts."""
     asked = prompts.of_project(studio.db, project.project_id, "train", LOOK_AT)
     fitting = [(each.title, name) for name, each in CHECKERS.items() if any(each.covers(p.text, p.reference) for p in asked)]
-    return [*options(reward_models(studio, viewer)), *fitting]
+    return [*options(studio, reward_models(studio, viewer)), *fitting]
 
 
 def judges(studio: Studio, viewer: Viewer) -> list[Model]:
@@ -53,17 +53,18 @@ def judges(studio: Studio, viewer: Viewer) -> list[Model]:
     return [m for kind in order for m in found if m.kind == kind and not (kind == "base" and is_demo(m))]
 
 
-def options(models: Sequence[Model]) -> list[tuple[str, str]]:
+def options(studio: Studio, models: Sequence[Model]) -> list[tuple[str, str]]:
     """Name and id for a dropdown; a name that occurs twice is told apart by its date."""
-    names = [m.name for m in models]
-    return [
-        (f"{m.name}{_what(m)}" + (f" · {m.created_at:%d %b %H:%M}" if names.count(m.name) > 1 else ""), m.model_id) for m in models
-    ]
+    names, merged = [m.name for m in models], merges(studio.db)
+    dates = [f" · {m.created_at:%d %b %H:%M}" if names.count(m.name) > 1 else "" for m in models]
+    return [(f"{m.name}{_what(m, merged)}{date}", m.model_id) for m, date in zip(models, dates, strict=True)]
 
 
-def _what(model: Model) -> str:
+def _what(model: Model, merged: set[str]) -> str:
     if model.kind == "reward":
         return " · reward model"
+    if model.run_id in merged:  # its name says so
+        return ""
     return " · trained here" if is_trained(model) else " · endpoint" if model.kind == "endpoint" else ""
 
 

@@ -76,7 +76,7 @@ class GenerateTab:
         if which == "new" and strangers(new) and any(is_demo(m) for m in found if m.model_id == chosen):
             chosen = next((m.model_id for m in found if not is_demo(m)), chosen)
         says = empty("There is no model yet.", "models", "Add one") if not found else ""
-        return [gr.Dropdown(options(found), value=chosen), which, says]
+        return [gr.Dropdown(options(self._studio, found), value=chosen), which, says]
 
     def check(self, model_id: str | None, which: str, limit: float | None, request: gr.Request) -> Html:
         viewer = self._studio.viewer(request)

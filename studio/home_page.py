@@ -12,7 +12,7 @@ from data.records import Project
 from studio.context import Studio, Viewer
 from studio.copies_line import copies_line, copies_missing
 from studio.frame import PRIVATE, Top, as_text, block, choice, guarded
-from studio.next_step import Overview, next_of, overview, steps_of
+from studio.next_step import Overview, may_be_all_labelled, next_of, overview, steps_of
 from studio.render import Column, Html, ago, badge, esc, loop, next_step, notes, run_link, shorten, table, took
 
 RECENT_RUNS = 5
@@ -78,7 +78,7 @@ class HomePage:
     def refresh(self, request: gr.Request) -> list[object]:
         viewer = self._studio.viewer(request)
         project = self._studio.project(viewer)
-        seen = overview(self._studio.db, project)
+        seen = self._seen(viewer, project)
         return [self._start(seen, project), _recent(seen), gr.Timer(active=seen.active is not None)]
 
     def open(self, project_id: str, request: gr.Request) -> list[object]:
@@ -124,7 +124,7 @@ class HomePage:
     def _all(self, viewer: Viewer, project: Project) -> list[object]:
         choices = [(p.name, p.project_id) for p in self._studio.projects(viewer)]
         hidden = [] if viewer.is_visitor else [(p.name, p.project_id) for p in projects.archived(self._studio.db)]
-        seen = overview(self._studio.db, project)
+        seen = self._seen(viewer, project)
         return [
             self.top.show(viewer, project),
             _head(project.name, _what(project)),
@@ -135,6 +135,13 @@ class HomePage:
             gr.update(visible=bool(hidden)),
             gr.Timer(active=seen.active is not None),
         ]
+
+    def _seen(self, viewer: Viewer, project: Project) -> Overview:
+        seen = overview(self._studio.db, project)
+        if not may_be_all_labelled(seen.counts, project.task):
+            return seen
+        left = self._studio.assignment.progress(viewer.annotator_id, project.project_id).left
+        return seen._replace(all_labelled=left == 0)
 
     def _start(self, seen: Overview, project: Project) -> Html:
         n = next_of(seen, project.task)

@@ -69,10 +69,10 @@ class JudgeTab:
         held_out = prompts.count(self._studio.db, project.project_id, "held_out")
         if strangers(self._prompts(project, "held_out", PROMPTS)):
             grading.sort(key=is_demo)  # a judge that knows these prompts first, where there is one
-        choices = [*options(grading), ("No judge, the demo's rules only", RULES)]
+        choices = [*options(self._studio, grading), ("No judge, the demo's rules only", RULES)]
         return [
-            gr.Dropdown(options(found), value=chosen.before or None),
-            gr.Dropdown(options(found), value=chosen.after or None),
+            gr.Dropdown(options(self._studio, found), value=chosen.before or None),
+            gr.Dropdown(options(self._studio, found), value=chosen.after or None),
             gr.Dropdown(choices, value=choices[0][1]),
             "",
             min(PROMPTS, held_out) or PROMPTS,

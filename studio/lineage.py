@@ -177,4 +177,4 @@ def _win_rate(run: Run, with_parent: bool) -> str:
     span = f" (95 %: {percents(rate.low, rate.high)})" if rate.low is not None and rate.high is not None else ""
     by = f"by {result.judge_name}" if rate is result.win_rate and result.judge_name else "by the rules"
     against = "its parent" if with_parent else result.name_a
-    return f"Wins {percent(rate.value)}{span} against {against}, {by} on {count(result.n_prompts, 'prompt')}."
+    return f"Win rate {percent(rate.value)}{span} against {against}, {by} on {count(result.n_prompts, 'prompt')}."

@@ -281,9 +281,9 @@ class ModelsPage:
     def _lists(self, viewer: Viewer, wanted: str = "") -> list[Any]:
         found = self._studio.models(viewer)
         asked = [m for m in found if m.kind != "reward"]
-        choices, ids = options(asked), [m.model_id for m in asked]
+        choices, ids = options(self._studio, asked), [m.model_id for m in asked]
         value = wanted if wanted in ids else (ids[0] if ids else None)
-        editable = options([m for m in found if m.owner == viewer.owner and (models.is_trained(m) or not is_demo(m))])
+        editable = options(self._studio, [m for m in found if m.owner == viewer.owner and (models.is_trained(m) or not is_demo(m))])
         return [
             self._table(found),
             gr.Dropdown(choices, value=value),

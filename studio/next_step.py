@@ -36,7 +36,7 @@ class Overview(NamedTuple):
     """What Home knows of a project. `counts.completions` are candidates, without those a comparison wrote for its judge.
 
     `adapter` is the newest one's run, `compared` whether a comparison came after it; `waiting` prompts were brought since the
-    last answers were generated, and have none.
+    last answers were generated, and have none. `all_labelled`: the Label page has nothing for whoever looks.
     """
 
     counts: Counts
@@ -47,6 +47,7 @@ class Overview(NamedTuple):
     waiting: int = 0
     is_demo: bool = False
     lost: bool = False  # the newest comparison of the adapter says that the other model is better
+    all_labelled: bool = False
 
 
 def overview(db: Database, project: Project) -> Overview:
@@ -75,7 +76,17 @@ def _lost(comparison: Run, model_id: str) -> bool:
 
 
 def next_of(seen: Overview, task: str) -> Next:
-    """The one thing to do next."""
+    """The one thing to do next, with no way to the Label page when it has nothing."""
+    found = _next_of(seen, task)
+    return found._replace(others=tuple(o for o in found.others if o[1] != "label")) if seen.all_labelled else found
+
+
+def may_be_all_labelled(c: Counts, task: str) -> bool:
+    """Whether there are as many labels as items: whether anything is open is then worth asking, which costs more."""
+    return 0 < (c.pairs if task == "pairwise" else c.completions) <= c.labels
+
+
+def _next_of(seen: Overview, task: str) -> Next:
     c = seen.counts
     if c.prompts == 0:
         return Next(
@@ -154,6 +165,15 @@ def _until_first_adapter(seen: Overview, task: str) -> Next:
         if task == "pairwise"
         else "You see one answer and say good or bad."
     )
+    if c.decided < ENOUGH_LABELS and seen.all_labelled:
+        return Next(
+            "candidates",
+            "Everything here is labelled",
+            f"With {ENOUGH_LABELS} labels a first training is worth it; more answers give you more to compare.",
+            "Generate answers",
+            "data?tab=generate",
+            (("Train now", "train"),) if c.decided else (),
+        )
     if c.decided == 0:
         first = "Label the first pair" if task == "pairwise" else "Label the first answer"
         return Next(

@@ -56,7 +56,7 @@ def _facts(seen: Overview, project: Project) -> list[tuple[str, object, object]]
         (
             "Still wanted",
             count(seen.wanted, "label"),
-            f"for {count(seen.open_items, 'item')}" if seen.open_items else "nothing is open",
+            f"until all of {count(seen.items, 'item')} have enough" if seen.open_items else "nothing is open",
         ),
         ("Flagged", count(sum(seen.flags.values()), "flag"), flagged or "nothing to look at"),
     ]

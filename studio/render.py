@@ -101,8 +101,9 @@ def empty(text: str, link: str = "", link_text: str = "") -> Html:
 
 
 def button(text: str, link: str, quiet: bool = False) -> Html:
-    """A link that looks like a button; `link` is relative to the app's root."""
-    return Html(f'<a class="st-cta{" quiet" if quiet else ""}" href="./{esc(link)}">{esc(text)}</a>')
+    """A link that looks like a button; `link` is relative to the app's root. A file that is offered (`offers.py`) is saved."""
+    saves = " download" if link.startswith("download/") else ""
+    return Html(f'<a class="st-cta{" quiet" if quiet else ""}" href="./{esc(link)}"{saves}>{esc(text)}</a>')
 
 
 def badge(status: str) -> Html:

@@ -36,9 +36,9 @@ def report(run: Run, said: Sequence[str] = (), link: bool = True) -> Html:
                 "bad",
             )
         )
-    parts.append(notes(list(dict.fromkeys(without_ids(sentence) for sentence in said)), ""))  # one that was resumed repeats some
-    if run.result:
-        parts.append(_result(run))
+    told = notes(list(dict.fromkeys(without_ids(sentence) for sentence in said)), "")  # one that was resumed repeats some
+    outcome = _result(run) if run.result else Html("")
+    parts += [outcome, told] if is_training(run.kind) else [told, outcome]  # of a training the figures are what is looked for
     if run.kind == "compare" and run.result and link:
         parts.append(button("Look at the answers", f"compare?result={run.run_id}"))
     return Html("".join(f'<div class="st-part">{part}</div>' for part in parts if part))
@@ -94,7 +94,11 @@ def training(run: Run) -> Html:
     elif metrics.get("loss") is not None:
         held_out = metrics.get("eval_loss")
         rows.append(
-            ("Loss at the end", f"{metrics['loss']:.3f}", f"{held_out:.3f} on held-out rows" if held_out is not None else LAST)
+            (
+                "Loss over the last steps",
+                f"{metrics['loss']:.3f}",
+                f"{held_out:.3f} on held-out rows" if held_out is not None else LAST,
+            )
         )
     if (right := result.get("right")) is not None and result.get("held_out_rows"):
         pairs = int(result["held_out_rows"])

@@ -110,10 +110,11 @@ class RunsPage:
         ]
         self.timer.tick(guarded(self.refresh), [self.picked, *self.watch.inputs], live, **shared)
         self.watch.charts.look(guarded(self.look), self.picked, [self.watch.look, *self.watch.outputs], **shared)
-        goes_to(self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared), self.where)
+        compared = self.compare.click(guarded(self.compare_it), self.picked, [self.where, self.picked, *live], **shared)
+        goes_to(compared, self.where)
         self.stop.click(guarded(self.end), self.picked, live, **shared)
         self.take_out.wire(self._chosen, self.picked, self.where)
-        self.elsewhere.wire([self.picked], self.where, [loaded, *chosen])
+        self.elsewhere.wire([self.picked], self.where, [loaded, compared, *chosen])
         # "multiple": else a press that comes while the one before is still answered would be dropped
         self.controls.queue.move(guarded(self.move), self.picked, live, trigger_mode="multiple", **shared)
         self.controls.resume.click(guarded(self.resume), self.picked, live, **shared)

@@ -498,7 +498,7 @@ def test_a_ray_job_is_watched_like_any_other_run(studio: Studio, run: Run) -> No
     drawn = str(charts(seen))
     assert 'data-chart="loss"' in drawn
     assert 'data-chart="reward-margin"' in drawn
-    assert "Loss at the end" in str(report(done, studio.metrics.notes(job.run_id)))
+    assert "Loss over the last steps" in str(report(done, studio.metrics.notes(job.run_id)))
     assert done.result["adapter_sha256"] == weights_sha256(folder / "adapter")
     assert models.get(studio.db, done.result["model_id"]).run_id == job.run_id
 

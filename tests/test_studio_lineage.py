@@ -74,10 +74,10 @@ def test_the_comparison_with_the_parent_comes_before_any_other(studio: Studio, p
     one = trained(studio, project)
     two = trained(studio, project, parent=one.model_id)
     compared(studio, project, "demo-model", two.model_id, 0.9)
-    assert "Wins 90 % (95 %: 80–100 %) against before, by Demo judge on 60 prompts" in _plain(draw(tree(studio, VIEWER)))
+    assert "Win rate 90 % (95 %: 80–100 %) against before, by Demo judge on 60 prompts" in _plain(draw(tree(studio, VIEWER)))
     compared(studio, project, one.model_id, two.model_id, 0.6)
     drawn = _plain(draw(tree(studio, VIEWER)))
-    assert "Wins 60 % (95 %: 50–70 %) against its parent, by Demo judge on 60 prompts" in drawn
+    assert "Win rate 60 % (95 %: 50–70 %) against its parent, by Demo judge on 60 prompts" in drawn
     assert "90 %" not in drawn
 
 

@@ -19,7 +19,7 @@ from data.projects import Counts
 from data.records import Run, RunKind, now
 from data.settings import Settings
 from studio.form import Form
-from studio.next_step import ENOUGH_LABELS, Overview, next_of, overview, steps_of
+from studio.next_step import ENOUGH_LABELS, Overview, may_be_all_labelled, next_of, overview, steps_of
 from training.config import METHODS, DpoConfig, SftConfig, TrainConfig, config_class
 from training.config import steps_of as training_steps
 from training.defaults import recipe
@@ -81,6 +81,21 @@ def test_the_next_thing_follows_from_what_is_there(overview: Overview, place: st
 def test_reward_models_and_merged_ones_are_counted_for_what_they_are(made: dict[str, int], says: tuple[str, str, str]) -> None:
     step = steps_of(seen(**PAIRS, **made), "labels")[3]
     assert (step.number, step.what, step.state) == says
+
+
+def test_nobody_is_sent_to_label_where_nothing_is_open() -> None:
+    few = seen(**PAIRS, labels=120, decided=12)._replace(all_labelled=True)
+    assert (next_of(few, "pairwise").link, next_of(few, "pairwise").others) == ("data?tab=generate", (("Train now", "train"),))
+    for more in (
+        seen(**PAIRS, labels=120, decided=110),
+        seen(None, run("dpo"), True, **PAIRS, labels=120, decided=110, adapters=1),
+        seen(run("dpo", "running"), **PAIRS, labels=120, decided=110),
+    ):
+        assert "label" in [link for _, link in next_of(more, "pairwise").others]
+        assert "label" not in [link for _, link in next_of(more._replace(all_labelled=True), "pairwise").others]
+    assert may_be_all_labelled(few.counts, "pairwise")
+    assert not may_be_all_labelled(seen(**PAIRS, labels=119, decided=12).counts, "pairwise")
+    assert not may_be_all_labelled(seen(**PROMPTS).counts, "pairwise")
 
 
 def test_in_a_binary_project_single_answers_are_enough() -> None:

@@ -141,6 +141,19 @@ def test_the_progress_line_says_what_goes_on_before_the_first_step_and_its_bar_w
     assert (render.progress_line(training), render.share_done(training)) == ("steps 3 of 12 · 6 s · about 18 s left", 0.25)
 
 
+def test_of_a_training_the_figures_come_before_what_it_told() -> None:
+    result = {"rows": 9, "steps": 2, "seconds": 1.0, "metrics": {"loss": 0.5}}
+    trained = report(run(kind="dpo", result=result), ["By TRL."])
+    assert 0 < trained.index("Learned from") < trained.index("By TRL.")
+    merged = report(run(kind="merge", result={"prompts": 3, "same": 2}), ["2 of 3 are the same."])
+    assert 0 < merged.index("2 of 3 are the same.") < merged.index("Where the two differ")
+
+
+def test_a_file_that_is_offered_is_saved() -> None:
+    assert " download>" in render.button("Download", "download/token")
+    assert "download" not in render.button("Go on", "train")
+
+
 def test_ids_of_rows_are_for_the_log_alone() -> None:
     ids = ", ".join("0123456789abcdef" * 2 for _ in range(3))
     said = f"3 rows left out: the answer is empty ({ids} and 4 more)."

@@ -21,7 +21,7 @@ from data.records import Model, Project, Run, now
 from data.settings import Settings
 from labeling import snapshots
 from studio import ingest
-from studio.choices import before_after, judges, reward_models, rewards, writers
+from studio.choices import before_after, judges, options, reward_models, rewards, writers
 from studio.context import Studio, Viewer, open_studio
 from studio.form import Form
 from studio.models_page import ModelsPage
@@ -144,6 +144,7 @@ def test_a_merged_copy_comes_after_what_was_trained(studio: Studio, viewer: View
     listed = dict(re.findall(r'<tr class="">.*?>(tuned[^<]*)</td>.*?st-tag">([^<]*)<', ModelsPage(studio)._lists(viewer)[0]))
     assert listed == {"tuned": "trained here", "tuned, merged": "merged"}
     assert before_after(writers(studio, viewer), "").after == adapter.model_id
+    assert [name for name, _ in options(studio, writers(studio, viewer))][:2] == ["tuned · trained here", "tuned, merged"]
 
 
 def test_a_stopped_run_says_of_how_many_steps(studio: Studio, viewer: Viewer) -> None:

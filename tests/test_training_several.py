@@ -271,7 +271,7 @@ def test_our_own_step_in_two_processes_learns_what_it_learns_in_one(
     check_learned_the_same(run, one)
     assert statuses(run) == ["running", "finished"]
     (told,) = [event["text"] for event in events(run, "log")]
-    assert told.startswith("Trained by the studio's own step")
+    assert told.startswith("Trained by the studio's own code")
 
 
 SAMPLING: dict[str, Any] = {

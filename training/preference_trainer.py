@@ -78,7 +78,7 @@ def studio_trainer(job: Job, plan: Plan, layout: Layout) -> PreferenceTrainer:
     how = "each prompt is computed once for both answers" if layout == "shared" else "each answer with a copy of its prompt"
     if len(plan.train[0].completions) == 1 and not plan.dealt:
         how = "rows of like length together"
-    run.event("log", text=f"Trained by the studio's own step: {how}.")
+    run.event("log", text=f"Trained by the studio's own code instead of TRL's: {how}.")
     if plan.objective.needs_reference:
         cache = reference_cache(run, config, start, scorer)
         trainer.refer(cache, over_parent=start.lora is None, say=job.say)
