@@ -17,6 +17,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,63 @@ def test_a_reporters_account_reaches_its_own_runs_and_no_other(monkeypatch: pyte
     for train, reaches in (({"report_to": "wandb"}, True), ({"report_to": "none"}, False), ({}, False), (None, False), ([], False)):
         env = processes.environment({}, reporting.variables(train))
         assert ("WANDB_API_KEY" in env) is reaches
+
+
+class _Wandb(SimpleNamespace):
+    """As much of the library as a run is begun with: it takes no variable of the machine that is wrong, in words of its own."""
+
+    class errors:
+        class Error(Exception):
+            pass
+
+    def __init__(self, wrong: str, error: Exception, folder: Path) -> None:
+        super().__init__(run=None, begun=[], told={})
+        self.wrong, self.error, self.folder = wrong, error, folder
+
+    def init(self, **given: Any) -> Any:
+        if os.environ.get(self.wrong) and given.get("mode") != "disabled":
+            raise self.error
+        self.begun.append(given)
+        config = SimpleNamespace(update=lambda told, **_: self.told.update(told))
+        mode = given.get("mode")
+        return SimpleNamespace(config=config, disabled=mode == "disabled", offline=mode == "offline", url="u", dir=str(self.folder))
+
+    def teardown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "why"),
+    [
+        ("WANDB_MODE", ValueError("1 validation error\ninput_value='5ec2e7...e7'"), "is one of this machine's WANDB_ variables"),
+        ("WANDB_API_KEY", _Wandb.errors.Error("The key 5ec2e7 has a space."), "The key … has a space"),
+        ("HOME", OSError("cannot begin"), "is told nothing"),
+    ],
+    ids=["setting", "key", "all"],
+)
+def test_a_wrong_variable_of_the_machine_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, error: Exception, why: str
+) -> None:
+    monkeypatch.setattr(os, "environ", {"WANDB_API_KEY": "5ec2e7", "WANDB_PROJECT": "mine", wrong: "5ec2e7"})
+    monkeypatch.setitem(sys.modules, "wandb", _Wandb(wrong, error, tmp_path / "wandb" / "run" / "files"))  # type: ignore[arg-type]
+    said = reporting._begin_wandb(RunDir.create(tmp_path / "r", {}))
+    assert why in said
+    assert "5ec2e7" not in said
+
+
+def test_of_what_lies_on_this_machine_weights_and_biases_is_sent_the_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"output_dir": str(tmp_path / "out"), "_name_or_path": "org/base", "lr": 0.5, "peft": {"default": {"base": "~/me/tiny"}}}
+    fake = _Wandb("", OSError(), tmp_path)
+    monkeypatch.setattr(os, "environ", {"WANDB_PROJECT": "mine"})
+    monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+    begun: list[Any] = []
+    init = fake.init
+    monkeypatch.setattr(fake, "init", lambda **given: begun.append(init(**given)) or begun[0])
+    reporting._begin_wandb(RunDir.create(tmp_path / "r", {}))
+    begun[0].config.update(told, allow_val_change=True)
+    assert fake.told == {"output_dir": "out", "_name_or_path": "org/base", "lr": 0.5, "peft": {"default": {"base": "tiny"}}}
 
 
 # --- with the real ones -------------------------------------------------------------------------------------------------------
@@ -174,8 +232,10 @@ def test_trackio_keeps_every_figure_in_the_workspace_and_asks_the_hub_for_nothin
             {**SECRETS, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2"},
             r"cannot be told now \(.*; the figures are kept",
         ),
+        ({"WANDB_BASE_URL": "nonsense"}, r"cannot be told now \(.* WANDB_ variables not right\?\); the figures are kept"),
+        ({"WANDB_API_KEY": f" {SECRETS['WANDB_API_KEY']}"}, r"cannot be told now \(API key .*; the figures are kept"),
     ],
-    ids=["offline", "no account", "no network"],
+    ids=["offline", "no account", "no network", "no address", "a space before the key"],
 )
 def test_weights_and_biases_is_told_later_where_it_cannot_be_told_now(tmp_path: Path, env: dict[str, str], words: str) -> None:
     run = report(tmp_path, "wandb", env)
@@ -187,6 +247,7 @@ def test_weights_and_biases_is_told_later_where_it_cannot_be_told_now(tmp_path: 
     assert [loss for loss in losses(run) if str(loss).encode() not in written] == []
     assert socket.gethostname().encode() not in written or len(socket.gethostname()) < 5  # a short name is found in anything
     assert b"training.sft" not in written, "neither command line nor console"
+    assert str(tmp_path).encode() not in written, "folders tell who uses this machine"
     assert not (folder / "files" / "output.log").exists()
     assert not [each for each in (tmp_path / "me").rglob("*wandb*") if each.is_file()]
 

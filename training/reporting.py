@@ -3,7 +3,8 @@
 Nothing goes anywhere by default. TensorBoard and trackio write files into the workspace; Weights & Biases sends to the account that
 this machine is signed in to, so it is never a visitor's choice, and where it cannot the figures wait in the run's folder: a run
 never fails or waits long for it. What is told are metrics, settings, the model's shape and how busy the machine is: transformers
-masks every token among its arguments, rows, answers and what a run prints are not told, and no adapter is uploaded. Free of torch.
+masks every token among its arguments, rows, answers, what a run prints and in which folders things lie are not told, and no adapter
+is uploaded. Free of torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,19 +111,52 @@ def _begin_wandb(run: RunDir) -> str:
 
     if wandb.run is not None:  # this run's second try, after memory ran out
         return "Its figures go on in the same run of Weights & Biases."
-    why = ""
-    try:
-        there = wandb.init(project=os.environ["WANDB_PROJECT"], name=run.path.name)
-    except wandb.errors.Error as error:
-        why = str(error).partition("\n")[0].rstrip(".").replace(os.environ.get("WANDB_API_KEY") or "\0", "…")
-        there = wandb.init(project=os.environ["WANDB_PROJECT"], name=run.path.name, mode="offline")
+    there, why = _wandb_run(run.path.name)
+    tell = there.config.update  # where transformers says all settings, among them where things lie on this machine
+    object.__setattr__(there.config, "update", lambda told, **more: tell(_without_paths(told), **more))
     if there.disabled:
-        return "Weights & Biases is told nothing, as WANDB_MODE says."
+        return f"Weights & Biases is told nothing ({why})." if why else "Weights & Biases is told nothing, as WANDB_MODE says."
     if not there.offline:
         return f"Also for Weights & Biases, with this machine's account: {there.url}"
     reason = f"Weights & Biases cannot be told now ({why})" if why else "Weights & Biases is told nothing now, as WANDB_MODE says"
     later = shlex.join(["wandb", "sync", str(Path(there.dir).parent)])
     return f"{reason}; the figures are kept in the run's folder, and this sends them later: {later}"
+
+
+def _wandb_run(name: str) -> tuple[Any, str]:
+    """The run there, and why it is not told at once: then it is kept in files, if need be without the variables of this machine,
+    one of which may be wrong; where not even that can be, it keeps nothing."""
+    import wandb
+
+    try:
+        return wandb.init(project=os.environ["WANDB_PROJECT"], name=name), ""
+    except Exception as error:
+        why = _why(error, isinstance(error, wandb.errors.Error))
+    for project in (os.environ["WANDB_PROJECT"], PROJECT):
+        with suppress(Exception):
+            wandb.teardown()  # it has read its variables up to the wrong one, and would go on without the others
+            return wandb.init(project=project, name=name, mode="offline"), why
+        for variable in _VARIABLES["wandb"]:
+            os.environ.pop(variable, None)
+    return wandb.init(mode="disabled"), why
+
+
+def _why(error: Exception, is_its_own: bool) -> str:
+    """Without the key, which another library's words may hold in part."""
+    if not is_its_own:
+        return f"{type(error).__name__}; is one of this machine's WANDB_ variables not right?"
+    return str(error).partition("\n")[0].rstrip(".").replace(os.environ.get("WANDB_API_KEY") or "\0", "…")
+
+
+def _without_paths(told: Any) -> Any:
+    """Settings to send: of what lies on this machine the last name, since folders tell who uses it."""
+    if isinstance(told, str):
+        return Path(told).name if told.startswith(("/", "~")) else told
+    if isinstance(told, Mapping):
+        return {name: _without_paths(value) for name, value in told.items()}
+    if isinstance(told, list | tuple | set):
+        return [_without_paths(value) for value in told]
+    return _without_paths(told.to_dict()) if hasattr(told, "to_dict") else told  # peft's description of an adapter
 
 
 def _is_here(reporter: str) -> bool:
