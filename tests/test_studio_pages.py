@@ -227,9 +227,18 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(app: App, page: Any, own: 
     toast.first.wait_for()
     assert "Traceback" not in toast.first.inner_text()
     assert "empty.jsonl" in toast.first.inner_text()
-    page.evaluate("window.dispatchEvent(new Event('beforeunload'))")  # what Gradio says of a page that is being left is not shown
+    leave = "window.dispatchEvent(new Event('beforeunload'))"  # what Gradio says of a page that is being left is not shown
+    page.evaluate(leave)
     toast.first.wait_for(state="hidden")
     page.locator("h1").click()  # somebody who is still here is told
+    toast.first.wait_for()
+    page.evaluate(
+        "() => { const real = window.setTimeout;"
+        "window.setTimeout = (later, _, ...given) => { window.later ??= () => later(...given); return 0; };"
+        f"{leave}; window.setTimeout = real; }}"
+    )
+    toast.first.wait_for(state="hidden")
+    page.evaluate("window.later()")  # and so is who only looks on: the address was that of a file
     toast.first.wait_for()
 
 

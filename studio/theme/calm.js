@@ -15,9 +15,16 @@
 }
 
 // Leaving a page ends what it was still being sent. Gradio takes that for a lost connection and says so in red until the next page is
-// there. Whoever goes on using this one has not left (the address was a file's) and is told what there is to tell.
+// there. Whoever goes on using this one, or is still here some seconds later, has not left (the address was a file's) and is told what
+// there is to tell.
 {
-  const leaving = (is) => document.documentElement.classList.toggle('st-leaving', is);
+  const LEFT_MS = 5000;  // a message stands longer
+  let still = 0;
+  const leaving = (is) => {
+    clearTimeout(still);
+    document.documentElement.classList.toggle('st-leaving', is);
+    if (is) still = setTimeout(leaving, LEFT_MS, false);
+  };
   window.addEventListener('beforeunload', () => leaving(true), true);
   for (const sign of ['pageshow', 'pointerdown', 'keydown']) window.addEventListener(sign, () => leaving(false), true);
 }
