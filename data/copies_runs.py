@@ -124,11 +124,17 @@ def _fitting(listed: Mapping[str, int], names: Collection[str], sizes: Mapping[s
 
 
 def _read_list(place: Place, run_id: str, sizes: Mapping[str, int]) -> dict[str, int] | None:
-    """None where there is none, or it was cut off itself: then nothing was written after it."""
+    """None where there is none, what is called so is another's, or it was cut off itself: then nothing was written after it."""
     if _list_of(run_id) not in sizes:
         return None
     try:
         raw = json.loads(place.get(_list_of(run_id)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return {str(name): int(size) for name, size in raw.items()}
+    if not isinstance(raw, dict) or not all(_is_entry(run_id, name, size) for name, size in raw.items()):
+        return None
+    return raw
+
+
+def _is_entry(run_id: str, name: str, size: object) -> bool:
+    return name.startswith(f"runs/{run_id}/") and isinstance(size, int)

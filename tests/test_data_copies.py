@@ -353,6 +353,20 @@ def test_nothing_but_the_list_of_a_run_is_a_run_cut_off(db: Database, settings: 
     assert (old.runs_dir / "done" / "config.json").is_file()
 
 
+@pytest.mark.parametrize(
+    "content", ['{"runs/done/config.json": 2', "[1]", '{"mine": 1}', '{"runs/done/config.json": null}', "[" * 9999]
+)
+def test_what_is_no_list_of_a_run_keeps_no_studio_from_starting(
+    db: Database, settings: Settings, tmp_path: Path, content: str
+) -> None:
+    _with_run(db, settings)
+    place = FolderPlace(tmp_path / "bucket")
+    Copier(settings, db, place).copy()
+    place.put({"runs/done.json": content.encode()})
+    assert recover(new := Settings(home=tmp_path / "new"), place).torn_runs == 0
+    assert (new.runs_dir / "done" / "config.json").is_file()
+
+
 def test_a_run_that_goes_on_is_copied_again_when_it_has_ended(db: Database, settings: Settings, tmp_path: Path) -> None:
     folder, place = _with_run(db, settings), FolderPlace(tmp_path / "bucket")
     copier = Copier(settings, db, place)

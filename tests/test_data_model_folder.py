@@ -10,6 +10,7 @@ import pytest
 from data.errors import BadInput
 from data.model_folder import MAX_BYTES, names_kind, read_object
 from studio.local_models import check_folder
+from training.export import _LINEAGE, root_of
 from training.memory import shape_of
 
 ODD = {
@@ -44,6 +45,8 @@ def test_what_is_no_json_object_is_said_in_words(tmp_path: Path, content: bytes)
         check_folder(str(tmp_path))
     with pytest.raises(BadInput, match="of a decoder"):
         shape_of(str(tmp_path))
+    (tmp_path / _LINEAGE).write_bytes(content)
+    assert root_of(str(tmp_path)) == tmp_path.name, "no more is known of it"
 
 
 @pytest.mark.parametrize("odd", ["x", None, -1, 0, 1e308, float("inf"), float("nan"), 10**40, [], {}, [1, None], {"a": {"b": []}}])

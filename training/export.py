@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data.model_folder import read_object
 from data.rundir import sha256_of
 from data.words import number
 from training.config import Method
@@ -98,8 +99,8 @@ def mark_root(folder: Path, base: str) -> None:
 def root_of(base: str) -> str:
     """The base that a line of wholly tuned models began with: what such a model's folder says, else this one itself."""
     try:
-        said = json.loads((Path(base).expanduser() / _LINEAGE).read_text(encoding="utf-8"))["root"]
-    except (OSError, ValueError, KeyError, TypeError):
+        said = read_object(Path(base).expanduser() / _LINEAGE)["root"]
+    except (OSError, ValueError, KeyError):
         return _shown(base)
     return str(said)
 
