@@ -186,10 +186,10 @@ class AskTab:
             if now.voted is None:
                 if now.named:
                     raise BadInput("You have seen who wrote which answer, so a vote would not be blind; ask again to vote.")
-                self._studio.visitors.check_labels(project, 1)
                 with self._studio.visitors.room(project, 1, 2, sum(map(len, (asked.prompt, *asked.texts)))):
+                    self._studio.visitors.check_labels(project, 1)
                     impression = self._store(viewer, project, asked)
-                preferences.cast(self._studio.db, viewer.annotator_id, impression, preference)
+                    preferences.cast(self._studio.db, viewer.annotator_id, impression, preference)
                 self._memory.vote(token, preference)  # and not before: a vote that could not be stored can be given again
         said = next(text for text, vote in VOTES if vote == (now.voted or preference))
         return [_revealed(asked), hide, note(f"You said: {said}. Stored as one more label of this project.", "good"), hide]

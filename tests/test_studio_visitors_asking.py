@@ -14,6 +14,7 @@ from visiting import ANNA, BERT, adapter, answered, build, call, request, shown,
 
 from data import projects
 from data.errors import BadInput, LimitReached, StudioError, WorkspaceError
+from labeling import preferences
 from studio import visitors
 from studio.compare_page import ComparePage
 from studio.context import Studio
@@ -86,6 +87,30 @@ def test_a_vote_that_could_not_be_stored_can_be_given_again(studio: Studio, monk
     assert projects.counts(studio.db, project.project_id).labels == 1
     tab.vote_b(token, request(ANNA))
     assert [row["preference"] for row in studio.db.rows("select preference from label_events")] == ["a"]
+
+
+def test_a_vote_and_a_label_at_the_same_time_do_not_share_the_same_room(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    tab, anna = ComparePage(studio).ask, viewer(studio, ANNA)
+    project = studio.project(anna)
+    token = tab._memory.add(answered(anna, project, adapter(studio, ANNA)))
+    left: list[int] = []
+
+    def label() -> None:
+        with studio.visitors.label_room(project) as room:
+            left.append(room)
+
+    other, cast = threading.Thread(target=label), preferences.cast
+
+    def meanwhile(*given: Any) -> object:
+        other.start()
+        other.join(0.3)  # for good where it does not wait for the vote to be stored
+        return cast(*given)
+
+    monkeypatch.setattr(visitors, "MAX_LABEL_EVENTS", 1)
+    monkeypatch.setattr("studio.ask_tab.preferences.cast", meanwhile)
+    tab.vote_a(token, request(ANNA))
+    other.join()
+    assert left == [0]
 
 
 def test_a_vote_that_is_not_blind_is_refused_whoever_sends_it(studio: Studio) -> None:
