@@ -35,7 +35,7 @@ class Next(NamedTuple):
 class Overview(NamedTuple):
     """What Home knows of a project. `counts.completions` are candidates, without those a comparison wrote for its judge.
 
-    `adapter` is the newest one's run, `compared` whether a comparison came after it; `waiting` prompts were brought since the
+    `adapter` is the newest one's run, `compared` whether a comparison was of it; `waiting` prompts were brought since the
     last answers were generated, and have none. `all_labelled`: the Label page has nothing for whoever looks.
     """
 
@@ -53,26 +53,30 @@ class Overview(NamedTuple):
 def overview(db: Database, project: Project) -> Overview:
     recent = runs.of_project(db, project.project_id, limit=200)
     adapter = next((r for r in recent if makes_adapter(r.kind) and r.status in ("finished", "stopped") and r.result), None)
-    since = (r for r in recent if r.kind == "compare" and r.status == "finished" and adapter and r.queued_at > adapter.queued_at)
-    newest = next(since, None)
+    made = str(adapter.result.get("model_id", "")) if adapter else ""
+    newest = next((r for r in recent if r.kind == "compare" and r.status == "finished" and made and made in _compared(r)), None)
     active = next((r for r in recent if r.status in ("running", "queued")), None)
     answered = next((r.queued_at for r in recent if r.kind == "generate" and r.status in ("finished", "stopped")), None)
     counts = projects.counts(db, project.project_id)._replace(completions=completions.candidates(db, project.project_id))
     waiting = prompts.waiting(db, project.project_id, answered)
-    lost = newest is not None and adapter is not None and _lost(newest, str(adapter.result.get("model_id", "")))
+    lost = newest is not None and _lost(newest, made)
     return Overview(counts, recent, active, adapter, newest is not None, waiting, project.is_demo, lost)
+
+
+def _compared(comparison: Run) -> tuple[object, object]:
+    """The ids of the two models."""
+    args = comparison.config.get("args", {})
+    return args.get("model_id_a"), args.get("model_id_b")
 
 
 def _lost(comparison: Run, model_id: str) -> bool:
     """Whether the whole interval of this model's win rate is below one half, by the judge or, without one, by the rules."""
-    args = comparison.config.get("args", {})
+    before, after = _compared(comparison)
     result = CompareResult.from_json(comparison.result) if comparison.result.get("n_prompts") else None
     shown = (result.win_rate or result.rule_win_rate) if result else None
-    if not model_id or shown is None or shown.low is None or shown.high is None:
+    if shown is None or shown.low is None or shown.high is None:
         return False
-    if args.get("model_id_b") == model_id:
-        return shown.high < 0.5
-    return args.get("model_id_a") == model_id and shown.low > 0.5
+    return (after == model_id and shown.high < 0.5) or (before == model_id and shown.low > 0.5)
 
 
 def next_of(seen: Overview, task: str) -> Next:

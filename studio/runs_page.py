@@ -38,6 +38,8 @@ element.addEventListener('click', e => {
   e.preventDefault();
   history.replaceState(null, '', a.getAttribute('href'));
   trigger('pick', {run: a.dataset.run});
+  const panel = document.getElementById('run-panel');  // a list below long charts would seem to do nothing
+  if (panel && panel.getBoundingClientRect().top < 0) panel.scrollIntoView();
 });
 """
 KINDS: dict[str, str] = {
