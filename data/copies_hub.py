@@ -56,9 +56,15 @@ class HubPlace:
         return self._in_words(ask)
 
     def put(self, files: Mapping[str, Content]) -> None:
-        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-        if added:
-            self._in_words(lambda: self._commit(added, f"{len(added)} more"))
+        def add() -> None:
+            added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+            self._commit(added, f"{len(added)} more")
+
+        for content in files.values():
+            if isinstance(content, Path):
+                content.stat()  # OSError for one that has gone meanwhile, as with a folder: the place is not at fault
+        if files:
+            self._in_words(add)
 
     def get(self, name: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:

@@ -316,6 +316,15 @@ def test_the_hub_library_is_given_a_path_and_no_weights(
     assert [each.path_or_fileobj for each in added] == [str(weights), b"me"]
 
 
+def test_a_file_that_has_gone_meanwhile_does_not_end_the_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a project is removed while its runs are copied: the thread goes on after an OSError, and after no other."""
+    place = HubPlace("hf://datasets/someone/labels")
+    monkeypatch.setattr(place._api, "create_commit", lambda *_, **__: None)
+    for one in (place, FolderPlace(tmp_path / "bucket")):
+        with pytest.raises(OSError, match="No such file"):
+            one.put({"runs/done/weights": tmp_path / "gone"})
+
+
 def test_a_run_whose_copy_was_cut_off_counts_as_none(
     db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
