@@ -154,15 +154,22 @@ class Copier:
         with self._turn:
             try:
                 self._level()
-            except (OSError, StudioError) as error:
+            except Exception as error:  # whatever it is: a thread that ended would leave every later label uncopied, without a word
                 self._copied = None
-                words = str(error) if isinstance(error, StudioError) else f"{self._place.name}: {error.strerror or error}"
+                words = self._words(error)
                 if words != self._status.problem:
-                    log.warning("the journal could not be copied: %s", words)
+                    known = isinstance(error, OSError | StudioError)
+                    log.warning("the journal could not be copied: %s", words, exc_info=None if known else error)
                 self._status = replace(self._status, problem=words)
                 return False
             self._status = Status(self._place.name, datetime.now(UTC))
             return True
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, StudioError):
+            return str(error)
+        said = error.strerror or error if isinstance(error, OSError) else f"{type(error).__name__}, of which the app's log has more"
+        return f"{self._place.name}: {said}"
 
     def _watch(self) -> None:
         while not self._closing.is_set():

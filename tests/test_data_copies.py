@@ -245,6 +245,18 @@ def test_a_place_that_cannot_be_written_is_said_and_costs_no_label(db: Database,
     assert not copier.status.problem
 
 
+def test_no_fault_whatever_ends_the_copying(
+    db: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copier = Copier(settings, db, place := FolderPlace(tmp_path / "bucket"))
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "sizes", lambda: (_ for _ in ()).throw(ValueError("unforeseen")))
+        assert not copier.copy()
+    assert "ValueError" in copier.status.problem
+    assert copier.copy()
+    assert not copier.status.problem
+
+
 def test_finished_runs_come_back_and_going_ones_do_not(db: Database, settings: Settings, tmp_path: Path) -> None:
     project = projects.create(db, "Runs")
     for name, status in (("done", "finished"), ("going", "running")):
