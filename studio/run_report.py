@@ -81,11 +81,12 @@ def _result(run: Run) -> Html:
 def training(run: Run) -> Html:
     """Loss and preference accuracy at the end, rows, time."""
     result, metrics = run.result, run.result.get("metrics") or {}
+    graded = graded_by(run)
     rows: list[tuple[str, object, object]] = [
-        ("Learned from", count(int(result.get("rows") or 0), "row"), _held_out(result)),
+        ("Learned from", count(int(result.get("rows") or 0), "prompt" if graded else "row"), _held_out(result)),
         ("Steps", f"{result.get('steps', 0):,}{_of_all(run)}", f"in {duration(result.get('seconds'))}"),
     ]
-    if (graded := graded_by(run)) != "":
+    if graded:
         rows.append(("Graded by", graded, ""))
     if metrics.get("eval_reward") is not None:
         rows.append(("Reward on held-out prompts", number(metrics["eval_reward"], ".2f"), "at the end"))

@@ -313,7 +313,9 @@ def _no_more_reward(h: History) -> Verdict | None:
         )
     if gain > half:
         return None
-    why = f"The reward went from {_reward(mean(before))} to {_reward(mean(after))} ({number(gain, '+.2f')} ± {half:.2f})."
+    why = (
+        f"In training the reward went from {_reward(mean(before))} to {_reward(mean(after))} ({number(gain, '+.2f')} ± {half:.2f})."
+    )
     return Verdict("no change", "No detectable change", why, "Give it more steps or a larger step size, or more answers a prompt.")
 
 

@@ -154,6 +154,8 @@ def test_a_stopped_run_says_of_how_many_steps(studio: Studio, viewer: Viewer) ->
     assert "39 of 400" in training(run)
     assert "of 400" not in training(replace(run, status="finished"))
     assert "39" in training(replace(run, config={"args": {"train": {"no such": 1}}}))
+    asked = replace(run, kind="rloo", config={"args": {"train": {"reward": "demo_world"}}}, result={"rows": 300})
+    assert "300 prompts" in training(asked)
 
 
 def test_a_reward_model_scores_and_does_nothing_else(studio: Studio, viewer: Viewer) -> None:
