@@ -44,9 +44,9 @@ $(VENV)/.headless: | $(PY)
 
 # Several at a time: most tests wait for a browser or a child process. A file stays on one side, so that what its tests share is made
 # once, and begins in its turn: the longest would else come last and alone. A thread each: more than there are cores would wait for
-# one another.
+# one another. A process that ends in the middle of a test ends all: its file would be begun again, and end again.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest
-IN_ORDER := --dist loadfile --no-loadscope-reorder
+IN_ORDER := --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: setup
 	$(PYTEST) -n 4 $(IN_ORDER) -m "not slow" $(ARGS)
