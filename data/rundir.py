@@ -275,15 +275,17 @@ class _Child:
             return False
         try:
             os.kill(int(os.environ.get("STUDIO_LAUNCHER") or self.parent), 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # gone, and its number may be another user's by now
             return True
         return os.getppid() != self.parent
 
     def _end(self, words: str) -> None:
-        self.run.event("log", text=words)
-        self.run.event("status", status="stopped")
-        sys.stdout.flush()
-        os._exit(0)  # the main thread may be deep in a library that hears no exception for minutes
+        try:
+            self.run.event("log", text=words)
+            self.run.event("status", status="stopped")
+            sys.stdout.flush()
+        finally:  # a full disk keeps nobody from stopping
+            os._exit(0)  # the main thread may be deep in a library that hears no exception for minutes
 
 
 _child: _Child | None = None  # set by `run_child`: a test that calls a run's `main` must not be ended

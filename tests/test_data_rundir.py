@@ -69,6 +69,15 @@ def test_a_child_that_hears_nothing_while_it_loads_is_ended_at_once(run: RunDir,
     assert not (run.path / "loaded").exists()
 
 
+def test_a_full_disk_keeps_nobody_from_stopping(run: RunDir) -> None:
+    """What can no longer be written down is no reason to load on."""
+    full = "def event(self, *_, **__): raise OSError(28, 'No space left on device')\n        RunDir.event = event"
+    child = start(run, loading=f"{full}\n        (run.path / 'full').touch()\n        time.sleep(3600)")
+    until(run, child, file="full")
+    run.request_stop()
+    assert child.wait() == 0
+
+
 def test_sigterm_while_it_loads_is_the_same_orderly_stop(run: RunDir) -> None:
     child = start(run, loading="time.sleep(3600)")
     until(run, child, unit="reading a large file")

@@ -201,6 +201,11 @@ def test_a_folder_whose_name_does_not_fit_starts_cold(warm: WarmStart, tmp_path:
     assert warm.start("m" * 10_000, tmp_path, env) is None
     assert warm.ready
     assert processes.find(tmp_path) is None
+    run = warm.start("tests.no_such_module", tmp_path, env)
+    assert run is not None
+    until(lambda: run.poll() is not None or not warm.ready)
+    assert warm._life is not None
+    assert set(warm._life.codes) == {run.pid}, "what never was a run ends none: else the warm process would count them wrong"
 
 
 def test_nothing_is_kept_ready_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

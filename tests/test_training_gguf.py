@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONVERTER = """
 import json, pathlib, sys, time
 words = sys.argv[1:]
-print("converting", *words)
+print("converting", *words, flush=True)
 if "sleep" in pathlib.Path(words[0]).name:
     time.sleep(60)
 if "fail" in pathlib.Path(words[0]).name:
@@ -92,7 +93,8 @@ def test_a_stop_ends_the_converter(tmp_path: Path, llama_cpp: Path) -> None:
     run = RunDir.create(tmp_path / "run", {"args": {"model": ModelSpec("local", str(model(tmp_path, "sleep"))).to_json()}})
     child = start(run, llama_cpp)
     while "converting" not in run.log_tail():
-        assert child.poll() is None
+        assert child.poll() is None, run.log_tail()
+        time.sleep(0.01)
     run.request_stop()
     child.wait()
     assert the(run, "status")["status"] == "stopped"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +15,7 @@ import pytest
 
 from data.errors import BadInput
 from data.rundir import RunDir
+from training import launch
 from training.config import METHODS
 from training.launch import (
     PRESETS,
@@ -277,6 +280,16 @@ def test_the_end_that_the_first_process_told_stands(run: RunDir) -> None:
     assert [e["status"] for e in run.tail().events] == ["running", "finished", "queued", "finished"]
 
 
+def test_what_hangs_after_the_end_and_does_not_hear_that_is_ended_by_force(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "LEAVE_S", 0.0)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(3600)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as hangs:
+        assert hangs.stdout is not None
+        hangs.stdout.readline()
+        run.event("status", status="finished")
+        assert launch._wait(run, hangs) == -signal.SIGKILL
+
+
 def test_an_end_of_an_earlier_life_is_not_taken_for_this_ones(run: RunDir) -> None:
     run.event("status", status="running")
     run.event("status", status="stopped")
@@ -315,8 +328,11 @@ def test_only_the_first_process_writes_events_and_hears_a_stop(run: RunDir, monk
         ({"kind": "dpo", "args": {"launch": {"devices": "2; rm -rf /"}}}, "number of devices"),
     ],
 )
-def test_a_run_that_cannot_be_launched_says_why(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+def test_a_run_that_cannot_be_launched_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], words: str
+) -> None:
     run = RunDir.create(tmp_path / "run", config)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # SIGTERM is to end the tests' process, not to stop this run
     assert main(run) == 1
     said = run.tail().events
     assert re.search(words, said[0]["message"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.rundir import RunDir
+from training import reference_cache
 from training.reference_cache import ReferenceCache, cache_folder, weights_id
 
 REFERENCE = {"base": "a", "parent": "", "template": "t"}
@@ -72,6 +74,19 @@ def test_two_runs_may_write_at_once(tmp_path: Path) -> None:
         list(pool.map(write, range(4)))
     cache = ReferenceCache(tmp_path, REFERENCE)
     assert all(cache.get((number, i), (i,)) == -float(i) for number in range(4) for i in range(50))
+
+
+def test_a_run_that_was_suspended_while_it_wrote_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_cache, "_LOCK_S", 0.0)
+    ReferenceCache(tmp_path, REFERENCE).put(ROWS[:1])
+    cache = ReferenceCache(tmp_path, REFERENCE)
+    with cache.path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        cache.put(ROWS)
+    assert cache.get(*ROWS[1][:2]) == ROWS[1][2], "known for this run"
+    assert ReferenceCache(tmp_path, REFERENCE).get(*ROWS[1][:2]) is None
+    cache.put(ROWS)
+    assert ReferenceCache(tmp_path, REFERENCE).get(*ROWS[1][:2]) == ROWS[1][2]
 
 
 def test_a_value_that_is_no_number_is_not_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from data.engine import GenRequest, LabelRequest, Message, ModelSpec
-from training import wire
+from training import serve, wire
 
 from tiny_model import save_adapter, save_model  # isort: skip
 
@@ -49,6 +50,15 @@ class Pipe:
         assert line, self.log.read_text()[-3000:]
         self.told.append(json.loads(line))
         return self.told[-1]
+
+    def until_ended(self, *ids: str) -> dict[str, list[dict[str, Any]]]:
+        """All that `told` holds about each of these requests once they have ended well; one that fails is not waited for."""
+        while True:
+            about = {id: [said for said in self.told if said["id"] == id] for id in ids}
+            assert not [said for lines in about.values() for said in lines if said["type"] == "error"]
+            if all(lines and lines[-1]["type"] == "done" for lines in about.values()):
+                return about
+            self.read()
 
     def until_last(self, id: str | None) -> list[dict[str, Any]]:
         """Everything said about a request, to its end; what is said about others is kept in `told`."""
@@ -162,33 +172,26 @@ def test_streams_of_base_adapter_and_another_base_run_at_the_same_time(pipe: Pip
     pipe.told.clear()
     for id, s in specs.items():
         pipe.send(id=id, op="stream", spec=s, requests=[request(max_new_tokens=60)])
-    for _ in specs:
-        while pipe.read()["type"] != "done":
-            pass
+    told = pipe.until_ended(*specs)
     order = "".join(line["id"] for line in pipe.told if line["type"] == "piece")
     first_end = min(order.rindex(id) for id in specs)
     assert all(order.index(id) < first_end for id in specs), order  # each had begun before any ended
-    assert {
-        id: "".join(line["text"] for line in pipe.told if line["id"] == id and line["type"] == "piece") for id in specs
-    } == alone
+    assert {id: text_of(lines) for id, lines in told.items()} == alone
 
 
 def test_cancel_in_the_middle_ends_that_request_alone(pipe: Pipe, folder: Path) -> None:
+    pipe.told.clear()
     pipe.send(id="long", op="stream", spec=spec(folder), requests=[request(max_new_tokens=240)])
     pipe.send(id="other", op="generate", spec=spec(folder), requests=[request(max_new_tokens=30, sample_index=i) for i in range(3)])
-    while not (pipe.read()["id"] == "long" and pipe.told[-1]["type"] == "piece"):
-        pass
+    while (said := pipe.read())["id"] != "long":
+        assert said["type"] != "error", said
+    assert said["type"] == "piece"
     pipe.send(id="stop", op="cancel", target="long")
-    ended: dict[str, dict[str, Any]] = {}
-    while not {"long", "other", "stop"} <= ended.keys():
-        said = pipe.read()
-        if said["type"] == "result":
-            ended[f"{said['id']} {said['result']['index']}"] = said["result"]
-        if said["type"] == "done":
-            ended[said["id"]] = said
-    assert ended["long 0"]["finish_reason"] == "cancelled"
-    assert ended["long 0"]["tokens"] < 240
-    assert [ended[f"other {i}"]["finish_reason"] for i in range(3)] == ["length"] * 3
+    told = pipe.until_ended("long", "other", "stop")
+    cut = next(line["result"] for line in told["long"] if line["type"] == "result")
+    assert cut["finish_reason"] == "cancelled"
+    assert cut["tokens"] < 240
+    assert [line["result"]["finish_reason"] for line in told["other"] if line["type"] == "result"] == ["length"] * 3
 
 
 def test_cancel_of_what_has_not_begun_and_of_what_is_unknown(pipe: Pipe, folder: Path) -> None:
@@ -198,11 +201,9 @@ def test_cancel_of_what_has_not_begun_and_of_what_is_unknown(pipe: Pipe, folder:
         {"id": "x", "op": "cancel", "target": "second"},
         {"id": "y", "op": "cancel", "target": "nobody"},
     ]
+    pipe.told.clear()
     pipe.raw(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-    ended: dict[str, list[dict[str, Any]]] = {line["id"]: [] for line in lines}
-    while not all(said and said[-1]["type"] == "done" for said in ended.values()):
-        said = pipe.read()
-        ended[said["id"]].append(said)
+    ended = pipe.until_ended(*(line["id"] for line in lines))
     assert ended["second"][0]["result"]["finish_reason"] == "cancelled"
     assert ended["first"][0]["result"]["finish_reason"] == "length"
 
@@ -233,3 +234,36 @@ def test_it_ends_when_stdin_does_even_in_the_middle(folder: Path, tmp_path: Path
         assert pipe.process.wait() == 0
     finally:
         pipe.close()
+
+
+def test_a_line_that_memory_runs_out_over_is_answered_and_what_cannot_be_read_at_all_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader that is gone would leave a worker that looks alive and answers nobody."""
+    real, lines = serve.json.loads, [b'{"id": "huge", "op": "status"}\n', b'{"id": "next", "op": "ping"}\n']
+
+    def loads(raw: bytes) -> Any:
+        if b"huge" in raw:
+            raise MemoryError
+        return real(raw)
+
+    class Source(io.BytesIO):
+        def readline(self, size: int | None = -1) -> bytes:
+            if not lines:
+                raise OSError(5, "Input/output error")
+            return lines.pop(0)
+
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(serve.json, "loads", loads)
+    monkeypatch.setattr(os, "_exit", end)
+    said = io.BytesIO()
+    with pytest.raises(Ended):
+        serve.Worker(Source(), said).read()
+    first, second = map(real, said.getvalue().splitlines())
+    assert (first["id"], first["type"]) == (None, "error")
+    assert (second["id"], second["value"]) == ("next", "pong")

@@ -117,16 +117,23 @@ def test_a_stop_saves_the_adapter_within_a_step(tmp_path: Path, base: Path) -> N
     config = SftConfig(epochs=100, batch_size=2, lora_rank=4, max_length=128, tuning="lora")
     run = make_run(tmp_path / "run", base, config, sft_rows(48))
     reached: list[int] = []
+    over = threading.Event()
 
     def stop_it() -> None:
-        while not (learned := events(run, "metrics")):
-            time.sleep(0.02)
-        reached.append(max(event["step"] for event in learned))
+        while not (learned := events(run, "metrics")) and not over.wait(0.02):
+            pass
+        reached.append(max((event["step"] for event in learned), default=0))
         run.request_stop()
 
-    threading.Thread(target=stop_it, daemon=True).start()
-    result = sft.main(run)
+    watcher = threading.Thread(target=stop_it, daemon=True)
+    watcher.start()
+    try:
+        result = sft.main(run)
+    finally:
+        over.set()  # a run that failed before its first step
+    watcher.join()
     (at_stop,) = reached
+    assert at_stop
     assert at_stop <= result["steps"] < 2400
     last = max(event["step"] for event in events(run, "metrics"))
     assert result["steps"] == last

@@ -153,14 +153,15 @@ def surroundings(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _wait(run: RunDir, child: subprocess.Popen[bytes]) -> int:
-    """Until all have ended; what hangs once the first process has said its end is ended."""
+    """Until all have ended; what hangs once the first process has said its end is ended, if need be by force."""
     leave_at, end = 0.0, End(run)
+    harder = iter((child.terminate, child.kill))  # the processes end by themselves once who started them is gone
     while (code := child.poll()) is None:
         if not leave_at and end.is_said():
             leave_at = time.monotonic() + LEAVE_S
         if leave_at and time.monotonic() > leave_at:
-            child.terminate()
-            leave_at = float("inf")
+            next(harder, child.kill)()
+            leave_at = time.monotonic() + 2 * LEAVE_S  # accelerate itself waits for them before it ends them by force
         time.sleep(LOOK_S)
     return code
 

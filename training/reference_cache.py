@@ -17,6 +17,7 @@ import json
 import math
 import os
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 from data.rundir import RunDir, sha256_of
 
 _RECORD = 32
+_LOCK_S = 10.0  # another run holds the file for milliseconds; one that was suspended while it did so is not waited for
 
 
 class ReferenceCache:
@@ -100,8 +102,20 @@ def _append(path: Path, records: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with open(handle, "r+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file.fileno())
         end = os.fstat(file.fileno()).st_size // _RECORD * _RECORD
         file.seek(end)
         file.write(records)
         file.truncate(end + len(records))
+
+
+def _lock(handle: int) -> None:
+    """For one writer at a time, until the file is closed; OSError where another keeps it."""
+    until = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)

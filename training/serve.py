@@ -62,15 +62,21 @@ class Worker:
 
     def read(self) -> None:
         """What must be answered while a model loads or a forward runs is answered here."""
-        while raw := self.source.readline(MAX_LINE):
+        try:
+            while raw := self.source.readline(MAX_LINE):
+                self._answer(raw)
+        finally:  # however it ends, in a failure of its own too: a worker that has gone deaf would look alive for ever
+            os._exit(0)  # the app is gone: nothing here is worth a tidy end, and a model may be loading in the other thread
+
+    def _answer(self, raw: bytes) -> None:
+        id = None
+        try:
             message = self._parsed(raw)
-            if message is None:
-                continue
-            try:
+            if message is not None:
+                id = message["id"]
                 self._hear(message)
-            except Exception as error:  # a worker that has gone deaf would look alive for ever
-                self.say(id=message["id"], type="error", message=_words(error))
-        os._exit(0)  # the app is gone: nothing here is worth a tidy end, and a model may be loading in the other thread
+        except Exception as error:  # one line that cannot be met, for want of memory perhaps, is answered as such
+            self.say(id=id, type="error", message=_words(error))
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message["op"] == "ping":

@@ -130,7 +130,10 @@ def fork(asked: Asked, inherited: Sequence[int]) -> int:
     os.close(told)
     fine = os.read(became, 1)
     os.close(became)
-    return pid if fine else -1
+    if not fine:
+        os.waitpid(pid, 0)  # here, for `_ended` counts runs
+        return -1
+    return pid
 
 
 def become(asked: Asked, inherited: Sequence[int]) -> None:
