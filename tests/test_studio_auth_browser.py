@@ -91,7 +91,8 @@ def test_an_annotator_joins_and_labels_with_the_keyboard(app: PeopleApp, visit: 
     while not app.studio.db.value(sql, [dora.annotator_id]):  # the page says so before it has sent
         page.wait_for_timeout(50)
     page.get_by_role("link", name="Account").click()
-    assert page.locator("table").get_by_text(app.other.name).is_visible()
+    page.wait_for_url("**/account")
+    page.locator("table").get_by_text(app.other.name).wait_for()
     page.get_by_role("button", name="Sign out", exact=True).click()
     page.wait_for_url("**/sign-in")
     page.goto("/label")
