@@ -134,7 +134,8 @@ def charts(metrics: Points, look: Look = Look(), files: str = "", said: Mapping[
     `said`: a sentence below a chart, by the chart's name."""
     rewarded = any("reward" in point for point in metrics)  # then the reward is what it is about
     ordered = sorted(CHARTS, key=lambda chart: chart.name != "reward") if rewarded else CHARTS
-    return _grid([(chart, _own_lines(chart, metrics)) for chart in ordered], _marks(metrics), look, files, said)
+    drawn = [(chart, _own_lines(chart, metrics)) for chart in ordered]
+    return _grid(drawn, _marks(metrics), look, files, said, f' <a href="./runs-compare?{files}">Compare with other runs</a>')
 
 
 def overlaid(runs: Mapping[str, Points], look: Look = Look(), files: str = "") -> Html:
@@ -221,6 +222,7 @@ def _grid(
     look: Look,
     files: str,
     said: Mapping[str, str] = {},
+    more: str = "",
 ) -> Html:
     every = [line for _, lines in charts for line in lines if line.points]
     if not every:
@@ -236,7 +238,7 @@ def _grid(
     whole = _zoomed(look.span) if look.span else ""
     kept = esc(json.dumps(look._asdict()))
     minor = f'<div class="st-charts minor">{"".join(drawn[True])}</div>' if any(drawn[True]) else ""
-    return Html(f'{whole}<div class="st-charts" data-look="{kept}">{"".join(drawn[False])}</div>{minor}{_all_numbers(files)}')
+    return Html(f'{whole}<div class="st-charts" data-look="{kept}">{"".join(drawn[False])}</div>{minor}{_all_numbers(files, more)}')
 
 
 def _said(sentence: str) -> str:
@@ -258,13 +260,12 @@ def _save(chart: Chart, files: str) -> str:
     )
 
 
-def _all_numbers(files: str) -> str:
+def _all_numbers(files: str, more: str) -> str:
     if not files:
         return ""
-    compare = f' <a href="./runs-compare?{files}">Compare with other runs</a>' if "," not in files else ""
     return (
         '<p class="st-sub st-hint">Point at a chart to read exact values on all of them; drag across one to zoom into those steps. '
-        f'<a href="./charts/all.csv?{files}" download>All numbers (CSV)</a>{compare}</p>'
+        f'<a href="./charts/all.csv?{files}" download>All numbers (CSV)</a>{more}</p>'
     )
 
 

@@ -127,6 +127,12 @@ def test_one_chart_can_stand_large_with_its_files() -> None:
         assert f'href="{link}"' in drawn
 
 
+def test_a_run_leads_to_a_comparison_and_a_comparison_not_to_itself() -> None:
+    link = 'href="./runs-compare?runs=r1"'
+    assert link in charts(METRICS, files="runs=r1")
+    assert link not in overlaid({"First": METRICS}, files="runs=r1")
+
+
 @pytest.mark.parametrize(
     ("raw", "look"),
     [
