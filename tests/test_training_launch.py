@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from data.errors import BadInput
 from data.rundir import RunDir
-from training import launch
+from training import launch, ray_job
 from training.config import METHODS
 from training.launch import (
     PRESETS,
@@ -288,6 +289,20 @@ def test_what_hangs_after_the_end_and_does_not_hear_that_is_ended_by_force(run: 
         hangs.stdout.readline()
         run.event("status", status="finished")
         assert launch._wait(run, hangs) == -signal.SIGKILL
+
+
+def test_a_stop_is_heard_while_ray_waits_for_room(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    run.request_stop()
+    with pytest.raises(Ended):
+        ray_job._leave(run)
+    assert [e["status"] for e in run.tail().events if e["type"] == "status"] == ["stopped"]
 
 
 def test_an_end_of_an_earlier_life_is_not_taken_for_this_ones(run: RunDir) -> None:

@@ -271,3 +271,26 @@ def test_a_run_writes_tensorboard_files_with_its_figures_and_no_secret(tmp_path:
     assert b"train/loss" in written
     assert b"hf_SecretOfThisMachine" not in written
     assert any(f"--logdir {run.path / 'tensorboard'}" in event["text"] for event in events(run, "log"))
+
+
+def test_a_full_disk_costs_figures_and_keeps_no_run_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = pytest.importorskip("tensorboardX.event_file_writer", reason="tensorboardX is not installed here")
+    room = [True]
+
+    class Disk(files.RecordWriter):  # type: ignore[misc, name-defined]
+        def write(self, data: bytes) -> None:
+            if not room[0]:
+                raise OSError(28, "No space left on device")
+            super().write(data)
+
+    monkeypatch.setattr(files, "RecordWriter", Disk)
+    reporting._wait_for_no_room()
+    writer = files.EventFileWriter(str(tmp_path))
+    room[0] = False
+    for _ in range(40):  # more than its queue holds
+        writer.add_event(files.event_pb2.Event())
+    room[0] = True
+    writer.add_event(files.event_pb2.Event(file_version="the last one"))
+    writer.close()
+    (file,) = tmp_path.iterdir()
+    assert b"the last one" in file.read_bytes()

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -295,6 +296,40 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path: Path, b
     assert orpo.main(run)["steps"] == 3
     assert any("checkpoint of step 2 could not be written" in text and "No space left" in text for text in texts(run))
     assert adapter_weights(run)
+
+
+@pytest.mark.parametrize("fails", ["", "here", "elsewhere", "while it is sealed"])
+def test_whoever_cannot_write_a_checkpoint_meets_the_others_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Of several processes: one that left something out would be waited for."""
+    met: list[str] = []
+    run = RunDir.create(tmp_path / "run", {})
+    saver = checkpoints.Checkpoints(run, SftConfig(), RunEvents(run, SftConfig()), None)
+    saver.trainer = SimpleNamespace(state=SimpleNamespace(global_step=2), model=None)
+    folder = run.path / "checkpoints" / "checkpoint-2"
+
+    def write(*_: Any) -> None:
+        folder.mkdir(parents=True)
+        if fails == "here":
+            raise OSError(28, "No space left on device")
+
+    def anyone(flag: bool) -> bool:
+        met.append("asked")
+        return flag or fails == "elsewhere"
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    saver._write = write
+    monkeypatch.setattr(checkpoints, "anyone", anyone)
+    monkeypatch.setattr(checkpoints, "wait_for_all", lambda: met.append("waited"))
+    if fails == "while it is sealed":
+        monkeypatch.setattr(resume, "seal", full)
+    saver.save()
+    assert met == ["asked", "waited"]
+    assert folder.exists() == (not fails)
+    assert bool(texts(run)) == bool(fails)
 
 
 def test_a_stop_while_a_run_that_goes_on_is_loading_keeps_its_checkpoint(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,22 +143,24 @@ class Checkpoints(TrainerCallback):
     def save(self, unevaluated: bool = False) -> None:
         """Write, seal, and only then remove the older ones. `unevaluated`: the evaluation due at this step is still to come."""
         began, path = time.monotonic(), self.run.path / resume.FOLDER / f"checkpoint-{self._step}"
-        try:
-            self._write(self.trainer.model, None)
-            wait_for_all()
-            if is_first():
-                (path / _PICKLE).unlink(missing_ok=True)
-                resume.seal(path, self._step, self._state(unevaluated))
-                self._prune(path)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        reason = _why_not(lambda: self._write(self.trainer.model, None))
+        half = anyone(bool(reason))  # all ask, whether they could write or not: one that did not would be waited for by the others
+        if is_first() and not half:
+            reason = _why_not(lambda: self._seal(path, unevaluated))
+        if reason or half:
             if is_first():  # half of it is of no use, and takes the room that the run needs to say so and to go on
                 shutil.rmtree(path, ignore_errors=True)
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            why = reason or "another process could not write its part"
             self.run.event(
-                "log", text=f"The checkpoint of step {self._step} could not be written ({reason}); training goes on without it."
+                "log", text=f"The checkpoint of step {self._step} could not be written ({why}); training goes on without it."
             )
         wait_for_all()  # whoever looks next finds it sealed
         self._last, self._took = time.monotonic(), time.monotonic() - began
+
+    def _seal(self, path: Path, unevaluated: bool) -> None:
+        (path / _PICKLE).unlink(missing_ok=True)
+        resume.seal(path, self._step, self._state(unevaluated))
+        self._prune(path)
 
     def _prune(self, newest: Path) -> None:
         resume.prune(self.run.path, {newest.name, f"checkpoint-{self.early.best_step}"})
@@ -191,6 +194,15 @@ class Checkpoints(TrainerCallback):
             self.trainer.evaluate()
         if state.global_step >= state.max_steps or self.early.over:
             raise Enough
+
+
+def _why_not(write: Callable[[], object]) -> str:
+    """Write; in words what kept it from that, '' where nothing did."""
+    try:
+        write()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ""
 
 
 def _deal_on(trainer: Any, start: Checkpoint) -> None:

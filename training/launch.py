@@ -180,7 +180,8 @@ class End:
         return any(event.get("status") in FINAL_STATUS for event in self._said)
 
 
-def _statuses(run: RunDir) -> list[str]:
+def statuses(run: RunDir) -> list[str]:
+    """What the first process has said of this life of the run."""
     return [str(event.get("status")) for event in last_life(run.tail().events) if event.get("type") == "status"]
 
 
@@ -189,7 +190,7 @@ def conclude(run: RunDir, processes: int, code: int, otherwise: str = "") -> int
 
     `otherwise`: the sentence where none of the processes left one.
     """
-    said = _statuses(run)
+    said = statuses(run)
     if said and said[-1] in ("finished", "stopped"):
         return 0
     if run.stop_requested and code != 0 and not failures(run):

@@ -22,7 +22,7 @@ from typing import Any
 
 from data.errors import RunError, StudioError
 from data.rundir import LOOK_S, RunDir, apart, work
-from training.launch import LEAVE_S, ROOT, End, Launch, conclude, of_run
+from training.launch import LEAVE_S, ROOT, End, Launch, conclude, of_run, statuses
 
 
 def main(run: RunDir, processes: int = 0, address: str = "") -> int:
@@ -86,9 +86,16 @@ def train_one(config: dict[str, Any]) -> None:
 
 
 def _leave(run: RunDir) -> None:
-    """Once the first process has said its end the others have little time: one that hangs must not keep the run open for ever."""
+    """Once the first process has said its end the others have little time: one that hangs must not keep the run open for ever.
+
+    Until it has begun nobody else hears a stop, and a cluster without room may keep it waiting for as long as it likes.
+    """
     end = End(run)
     while not end.is_said():
+        if run.stop_requested and not statuses(run):
+            run.event("log", text="Stopped while Ray was yet to begin; no adapter was made.")
+            run.event("status", status="stopped")
+            os._exit(0)
         time.sleep(LOOK_S)
     time.sleep(LEAVE_S)
     print("The other processes did not end by themselves; ending them.", flush=True)

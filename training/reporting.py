@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -88,6 +88,7 @@ def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
     """For transformers' TrainingArguments; files go into the workspace, and the run says where."""
     if reporter == "tensorboard":
         folder = run.path / "tensorboard"
+        _wait_for_no_room()
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
         run.event("log", text=f"Also for TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
     elif reporter == "trackio":
@@ -97,6 +98,26 @@ def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
     elif reporter == "wandb" and rank() == 0:
         run.event("log", text=_begin_wandb(run))
     return {"report_to": reporter, "run_name": run.path.name, "project": PROJECT}
+
+
+def _wait_for_no_room() -> None:
+    """What writes its files is a thread, which would end at a full disk: the run would then wait for it for ever. What finds no
+    room is left out instead."""
+    for module in ("tensorboardX.event_file_writer", "tensorboard.summary.writer.event_file_writer"):
+        with suppress(ImportError):
+            files: Any = import_module(module)
+            files.RecordWriter = _sparing(files.RecordWriter)
+
+
+def _sparing(writer: type) -> type:
+    def spared(name: str) -> Callable[..., None]:
+        def call(self: Any, *given: Any) -> None:
+            with suppress(OSError):
+                getattr(writer, name)(self, *given)
+
+        return call
+
+    return type(writer.__name__, (writer,), {name: spared(name) for name in ("write", "flush", "close")})
 
 
 def _ask_no_name() -> None:
