@@ -52,7 +52,9 @@ def learns_from(
         rows.append(("Good / bad", f"{manifest['good']:,} / {manifest['bad']:,}", "both are needed"))
     ready = train >= snapshots.MIN_TRAIN_ROWS
     few = "" if ready else note("These are too few for training.", "bad", "label", "Label about 20 answers first")
-    return Learns(train, Html(f"{facts(rows)}{few}{notes(_warnings(manifest, train, one, many))}{_hope(train, many)}"), ready)
+    return Learns(
+        train, Html(f"{facts(rows)}{few}{notes(_warnings(manifest, train, one, many))}{hope(method, train, many)}"), ready
+    )
 
 
 def _warnings(manifest: dict[str, Any], train: int, one: str, many: str) -> list[str]:
@@ -102,8 +104,12 @@ def _tested(held_out: int, at_most: str = "") -> Row:
     )
 
 
-def _hope(train: int, many: str) -> Html:
+def hope(method: Method, train: int, many: str) -> Html:
     """What so many rows can do, said before the run rather than after it."""
     if not FEW <= train < ENOUGH:
         return Html("")
+    if method == "reward":  # it answers nothing, so nothing of it can be compared
+        return note(
+            f"A first try: {train} {many} teach it little of what you prefer; {ENOUGH} or more make its scores worth using."
+        )
     return note(f"A first try: with {train} {many} expect a small change. {ENOUGH} or more make it one that a comparison can show.")

@@ -28,7 +28,7 @@ from data.settings import Settings
 from data.votes import Filters, Rules
 from labeling import snapshots
 from studio.context import Studio, open_studio
-from studio.learns import learns_from
+from studio.learns import hope, learns_from
 from studio.quality_page import QualityPage
 
 pytestmark = pytest.mark.browser
@@ -342,6 +342,12 @@ def test_training_says_which_labels_are_flagged(app: App) -> None:
     said = str(learns_from(app.db, own(app), "dpo").html)
     assert re.search(r"Labels with a flag count like others: .*\d+ too fast", said)
     assert "Labels with a flag" not in str(learns_from(app.db, seed_project(app.db, 4), "dpo").html)
+
+
+def test_what_few_rows_can_do_is_said_of_what_is_trained() -> None:
+    assert "that a comparison can show" in hope("dpo", 60, "pairs")
+    assert "comparison" not in hope("reward", 60, "pairs")
+    assert hope("dpo", 9, "pairs") == hope("reward", 100, "pairs") == ""
 
 
 def test_training_counts_what_was_chosen(app: App, page: Any) -> None:
