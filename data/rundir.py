@@ -316,10 +316,25 @@ def run_child(main: Callable[[RunDir], Mapping[str, Any] | None]) -> None:
     parser.add_argument("run_dir", type=Path)
     run = RunDir(parser.parse_args().run_dir)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
+        _stop_at_sigterm(run)
     apart(run)
     if not work(run, main):
         sys.exit(1)
+
+
+def _stop_at_sigterm(run: RunDir) -> None:
+    """From a thread: the main one may be deep in a library, where it runs no handler of a signal for as long as that takes."""
+    bell, ring = os.pipe()
+
+    def hear() -> None:
+        while numbers := os.read(bell, 64):
+            if signal.SIGTERM in numbers:
+                run.request_stop()
+
+    os.set_blocking(ring, False)
+    signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
+    threading.Thread(target=hear, name="sigterm", daemon=True).start()
 
 
 def work(run: RunDir, main: Callable[[RunDir], Mapping[str, Any] | None]) -> bool:

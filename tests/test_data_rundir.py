@@ -78,8 +78,10 @@ def test_a_full_disk_keeps_nobody_from_stopping(run: RunDir) -> None:
     assert child.wait() == 0
 
 
-def test_sigterm_while_it_loads_is_the_same_orderly_stop(run: RunDir) -> None:
-    child = start(run, loading="time.sleep(3600)")
+@pytest.mark.parametrize("blocked", ["time.sleep(3600)", "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"])
+def test_sigterm_while_it_loads_is_the_same_orderly_stop(run: RunDir, blocked: str) -> None:
+    """Inside a library too, which lets no handler of the main thread run."""
+    child = start(run, loading=blocked)
     until(run, child, unit="reading a large file")
     child.terminate()
     assert child.wait() == 0
