@@ -44,8 +44,7 @@ class WorkerModel:
     def __init__(self, client: WorkerClient, spec: ModelSpec) -> None:
         self.spec = spec
         self._client = client
-        self._under_way: set[str] = set()
-        self._lock = threading.Lock()
+        self._under_way: set[str] = set()  # without a lock, as in `studio/worker.py`
 
     def open(self) -> dict[str, Any]:
         """Load the base and the adapter; what the worker says of them: context, memory_mb."""
@@ -72,9 +71,7 @@ class WorkerModel:
         return int(self._value(self._ask("count_tokens", {"messages": [m._asdict() for m in messages]}))["tokens"])
 
     def cancel(self) -> None:
-        with self._lock:
-            ids = tuple(self._under_way)
-        for id in ids:
+        for id in self._under_way.copy():
             self._client.cancel(id)
 
     def close(self) -> None:
@@ -83,13 +80,11 @@ class WorkerModel:
 
     def _ask(self, op: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         id = self._client.new_id()
-        with self._lock:
-            self._under_way.add(id)
+        self._under_way.add(id)
         try:
             yield from self._client.ask(op, {"spec": self.spec.to_json(), **body}, id)
         finally:
-            with self._lock:
-                self._under_way.discard(id)
+            self._under_way.discard(id)
 
     def _value(self, answers: Iterator[dict[str, Any]]) -> dict[str, Any]:
         return next(dict(said["value"]) for said in answers if said["type"] == "done")

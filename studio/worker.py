@@ -1,7 +1,11 @@
 """The client's end of the model worker's pipes: starts the child, sends lines, sorts the answers by request.
 
-One thread a life of the child reads its lines and puts each into its request's own queue, so any number of handlers can wait at
-once. When the child dies, everybody who waited for it is told why, and the next request starts another.
+Two threads a life of the child: one reads its lines and puts each into its request's own queue, so any number of handlers can wait
+at once; one writes to it, so that nobody waits for a child that does not read. When the child dies, everybody who waited for it is
+told why, and the next request starts another.
+
+No lock is held where a request begins or ends: a generator that was left half-way is closed by the garbage collector, in whatever
+thread and line it comes, also in one of these. Single operations on dicts and SimpleQueues need none.
 """
 
 from __future__ import annotations
@@ -25,44 +29,59 @@ from training import wire
 ROOT = Path(__file__).resolve().parent.parent
 DIED = "The model worker ended in the middle of this (perhaps the memory was full); ask again and it starts anew."
 UNLOADED = "The model was unloaded to make room; ask again and it is loaded anew."
+TOO_MUCH = f"That is more than the model worker takes at once ({wire.MAX_LINE >> 20} MB); ask for less."
 GRACE_S = 5.0
+END = b""  # of what is written to a worker
 
 Line = dict[str, Any]
 
 
 @dataclass
 class _Life:
-    """One child process. `waiting` maps request ids to their queues; `over` is set, under the lock, when its stdout has ended."""
+    """One child process. `waiting` maps request ids to their queues; `over` is set when its stdout has ended."""
 
     process: subprocess.Popen[bytes]
     waiting: dict[str, queue.SimpleQueue[Line]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    outbox: queue.SimpleQueue[bytes] = field(default_factory=queue.SimpleQueue)
     last_words: str = DIED
     over: bool = False
 
-    def send(self, line: bytes) -> None:
-        """A worker that is gone is noticed by the thread that reads from it, which then tells everybody."""
-        with suppress(BrokenPipeError, ValueError), self.lock:
-            assert self.process.stdin is not None
-            self.process.stdin.write(line)
-            self.process.stdin.flush()
+    def begin(self) -> None:
+        for work in (self.write, self.sort):
+            threading.Thread(target=work, name=f"model-worker-{work.__name__}", daemon=True).start()
+
+    def write(self) -> None:
+        """Until a line is empty. A worker that is gone is noticed by the thread that reads from it, which then tells everybody."""
+        assert self.process.stdin is not None
+        with suppress(OSError), self.process.stdin:
+            while line := memoryview(self.outbox.get()):
+                while line:
+                    line = line[os.write(self.process.stdin.fileno(), line) :]
 
     def sort(self) -> None:
-        """Until its stdout ends: each line to the request it belongs to."""
+        """Until its stdout ends: each line to the request it belongs to, and one that belongs to nobody to all."""
         assert self.process.stdout is not None
-        for raw in self.process.stdout:
-            try:
-                said = json.loads(raw)
-            except ValueError:  # half a line: it was killed while it wrote
-                continue
-            mine = self.waiting.get(str(said.get("id")))
-            if mine is not None:
-                mine.put(said)
-        self.process.wait()
-        with self.lock:
-            self.over = True
-            for mine in self.waiting.values():
-                mine.put({"type": "error", "message": self.last_words})
+        try:
+            for raw in self.process.stdout:
+                with suppress(ValueError, TypeError):  # half a line: it was killed while it wrote
+                    self._hear(json.loads(raw))
+        finally:  # for whatever reason: nobody would hear from it any more
+            self.process.kill()
+            self.process.wait()
+            self.outbox.put(END)
+            self.over = True  # before they are told: who begins to wait after that sees it
+            self._tell_all({"type": "error", "message": self.last_words})
+
+    def _hear(self, said: Line) -> None:
+        if said["id"] is None:  # a line that it could not read: whose it was is not known, and they would wait for ever
+            self._tell_all(said)
+        elif (mine := self.waiting.get(said["id"])) is not None:
+            mine.put(said)
+
+    def _tell_all(self, said: Line) -> None:
+        with suppress(KeyError):
+            while True:
+                self.waiting.popitem()[1].put(said)
 
 
 class WorkerClient:
@@ -88,15 +107,18 @@ class WorkerClient:
 
         EngineError for an error line and for a worker that died; queue.Empty when a line takes longer than `timeout`.
         """
+        line = wire.line(id=id, op=op, **body)
+        if len(line) > wire.MAX_LINE:
+            raise EngineError(TOO_MUCH)
         life = self._living()
         mine: queue.SimpleQueue[Line] = queue.SimpleQueue()
-        with life.lock:
-            if life.over:
-                raise EngineError(life.last_words)
-            life.waiting[id] = mine
+        life.waiting[id] = mine
         over = False
         try:
-            life.send(wire.line(id=id, op=op, **body))
+            if life.over:
+                over = True
+                raise EngineError(life.last_words)
+            life.outbox.put(line)
             while not over:
                 said = mine.get(timeout=timeout)
                 over = said["type"] in ("done", "error")
@@ -104,8 +126,7 @@ class WorkerClient:
                     raise EngineError(str(said["message"]))
                 yield said
         finally:
-            with life.lock:
-                life.waiting.pop(id, None)
+            life.waiting.pop(id, None)
             if not over:
                 self.cancel(id)
 
@@ -113,7 +134,7 @@ class WorkerClient:
         """Ask for the end of a request; its answers still come, the last one soon."""
         life = self._life
         if life is not None:
-            life.send(wire.line(id=self.new_id(), op="cancel", target=id))
+            life.outbox.put(wire.line(id=self.new_id(), op="cancel", target=id))
 
     def status(self) -> Line | None:
         """What the worker says of itself, at once, also while a model loads; None when it does not run. Starts nothing."""
@@ -131,9 +152,7 @@ class WorkerClient:
         if life is None:
             return
         life.last_words = UNLOADED
-        with suppress(OSError), life.lock:
-            assert life.process.stdin is not None
-            life.process.stdin.close()
+        life.outbox.put(END)
         try:
             life.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -160,5 +179,5 @@ class WorkerClient:
         except OSError as error:
             raise EngineError("The model worker cannot be started; is there memory left, and is the workspace writable?") from error
         life = _Life(process)
-        threading.Thread(target=life.sort, name="model-worker-reader", daemon=True).start()
+        life.begin()
         return life

@@ -31,7 +31,6 @@ from data.engine import GenRequest, Message, ModelSpec
 from data.errors import EngineError, StudioError
 from training import wire
 
-MAX_LINE = 64 * 2**20
 FREE_SHARE = 0.25  # of the memory: with less of it free, only one base is kept
 
 
@@ -63,7 +62,7 @@ class Worker:
     def read(self) -> None:
         """What must be answered while a model loads or a forward runs is answered here."""
         try:
-            while raw := self.source.readline(MAX_LINE):
+            while raw := self.source.readline(wire.MAX_LINE):
                 self._answer(raw)
         finally:  # however it ends, in a failure of its own too: a worker that has gone deaf would look alive for ever
             os._exit(0)  # the app is gone: nothing here is worth a tidy end, and a model may be loading in the other thread

@@ -4,7 +4,7 @@
     <- {"id", "type": "result", "result": {...}}     a GenResult or LabelResult, as each is done
     <- {"id", "type": "piece", "text": "..."}        of a stream
     <- {"id", "type": "done", ...}                   the last line of a request that went well; `value` holds a single answer
-    <- {"id", "type": "error", "message": "..."}     the last line of one that did not
+    <- {"id", "type": "error", "message": "..."}     the last line of one that did not; without an id where the line was no request
 
 `spec` is a ModelSpec, `requests` a list of GenRequest or LabelRequest, `target` the id of a request to cancel. JSON has no
 infinities, so a log-probability of -inf travels as null. Free of torch: the client's process must never import it.
@@ -18,6 +18,8 @@ from dataclasses import asdict
 from typing import Any
 
 from data.engine import GenResult, LabelRequest, LabelResult, Message
+
+MAX_LINE = 64 * 2**20  # bytes of a request; a longer one is cut, and is none
 
 
 def line(**said: Any) -> bytes:
