@@ -331,7 +331,8 @@ config = {"args": {"steps": 60, "wait_at": 30, "model": {"kind": "local", "base"
 first = jobs.start("sft", "tests.jobs_child", "goes on", project.project_id, config)
 second = jobs.start("sft", "tests.jobs_child", "waits", project.project_id, {"args": {"steps": 2}})
 third = jobs.start("sft", "tests.jobs_child", "waits for a key", project.project_id, {"args": {}}, env={"STUDIO_KEY_M": "secret"})
-while runs.get(db, first.run_id).progress.get("done", 0) < 5:
+while (run := runs.get(db, first.run_id)).progress.get("done", 0) < 5:
+    assert run.status in ("queued", "running"), run
     time.sleep(0.02)
 print(first.run_id, second.run_id, third.run_id, flush=True)
 time.sleep(600)

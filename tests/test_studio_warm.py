@@ -39,11 +39,28 @@ def until(is_so: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def until_ready(warm: WarmStart) -> None:
+    """One that has ended, or was never begun, will never be."""
+    while not warm.ready:
+        assert warm._life is not None, "no warm process was begun"
+        assert warm._life.alive, warm._log_file.read_text()
+        time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    """A zombie that nobody waits for has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.fixture
-def warm(tmp_path: Path) -> Iterator[WarmStart]:
+def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmStart]:
+    monkeypatch.setattr(client, "NEEDS", 0)  # what else runs on this machine is not asked
     made = WarmStart(tmp_path / "warm.log", bare=True)
     made.prepare()
-    until(lambda: made.ready)
+    until_ready(made)
     yield made
     made.close()
 
@@ -112,7 +129,7 @@ def test_stopping_a_forked_run_works_in_both_steps(jobs: Jobs, db: Database, pro
     jobs.stop(run.run_id)
     done = wait(db, run.run_id, ended)
     assert done.status == "stopped"
-    until(lambda: not psutil.pid_exists(run.pid))
+    until(lambda: is_gone(run.pid))
 
 
 def test_how_a_forked_run_was_killed_is_known(jobs: Jobs, db: Database, project: Project) -> None:
@@ -184,7 +201,7 @@ def test_after_a_change_a_run_starts_cold_and_the_next_one_warm(
         monkeypatch.setattr(client, "surroundings", lambda: changed)
     run = wait(db, begin(jobs, project, wait_at=1).run_id, started)
     assert parent_of(run) == os.getpid()
-    until(lambda: warm.ready)
+    until_ready(warm)
     assert server_of(warm) != before
     (settings.runs_dir / run.run_id / "go").touch()
     wait(db, run.run_id, ended)
@@ -230,19 +247,22 @@ from pathlib import Path
 from data import projects, runs
 from data.database import Database
 from data.settings import Settings
+from studio import warm as client
 from studio.jobs import Jobs
-from studio.warm import WarmStart
 
+client.NEEDS = 0
 settings = Settings(home=Path(sys.argv[1]))
 db = Database(settings)
-warm = WarmStart(settings.home / "warm.log", bare=True)
+warm = client.WarmStart(settings.home / "warm.log", bare=True)
 warm.prepare()
 while not warm.ready:
+    assert warm._life.alive, (settings.home / "warm.log").read_text()
     time.sleep(0.01)
 jobs = Jobs(settings, db, poll_s=0.05, warm=warm)
 project = projects.create(db, "P")
 run = jobs.start("generate", "tests.jobs_child", "goes on", project.project_id, {"args": {"steps": 40, "wait_at": 20}})
-while runs.get(db, run.run_id).progress.get("done", 0) < 5:
+while (run := runs.get(db, run.run_id)).progress.get("done", 0) < 5:
+    assert run.status in ("queued", "running"), run
     time.sleep(0.02)
 print(run.run_id, warm._life.process.pid, flush=True)
 time.sleep(600)
@@ -255,7 +275,7 @@ def test_a_forked_run_outlives_a_server_that_is_killed(settings: Settings) -> No
     run_id, warm_pid = server.stdout.readline().split()
     server.kill()
     server.wait()
-    until(lambda: not psutil.pid_exists(int(warm_pid)) or psutil.Process(int(warm_pid)).status() == psutil.STATUS_ZOMBIE)
+    until(lambda: is_gone(int(warm_pid)))
     db = Database(settings)
     seen = runs.get(db, run_id)
     assert processes.is_alive(Process(seen.pid, seen.pid_created), settings.runs_dir / run_id)
