@@ -83,8 +83,11 @@ def begin_as_if(run: RunDir, module: str, preset: str = "ddp") -> None:
     argv = ["--config_file", f"training/launch_presets/{preset}.yaml", "--num_processes", "2", "--num_machines", "1"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *argv, "--main_process_port", "0"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, "--module", module, str(run.path)], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with (run.path / "stdout.log").open("wb") as out:  # no pipe, which a process that is left over would keep open
+        done = subprocess.run(
+            [*command, "--module", module, str(run.path)], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT
+        )
+    assert done.returncode == 0, run.log_tail()
 
 
 def until(run: RunDir, child: subprocess.Popen[bytes], there: Callable[[], object]) -> None:
