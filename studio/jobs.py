@@ -223,8 +223,10 @@ class Jobs:
             self._wake.set()
 
     def _loop(self) -> None:
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            if self._closing.is_set():  # after that: `close` wakes once, and never anybody again
+                return
             active = True
             try:
                 active = self._look()
@@ -314,7 +316,11 @@ class Jobs:
         if not alive:
             thread = threading.Thread(target=self._see_off, args=(run.run_id,), name=f"ending {run.run_id[:8]}", daemon=True)
             self._ending[run.run_id] = thread
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no memory for it just now: the next look tries again
+                del self._ending[run.run_id]
+                raise
             return
         if ended:
             self._kill_at.setdefault(run.run_id, time.monotonic() + LINGER_S)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, urlencode
 
-import uvicorn
-from conftest import free_port
+from asgi_server import bound, port_of, serving
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
@@ -82,23 +80,13 @@ class Provider:
 
 @contextmanager
 def provider() -> Iterator[Provider]:
-    port = free_port()
-    one = Provider(f"http://127.0.0.1:{port}")
+    held = bound()
+    one = Provider(f"http://127.0.0.1:{port_of(held)}")
     routes = [
         Route("/.well-known/openid-configuration", one.discovery),
         Route("/jwks", one.jwks),
         Route("/authorize", one.authorize),
         Route("/token", one.token, methods=["POST"]),
     ]
-    server = uvicorn.Server(
-        uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="error", lifespan="off")
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
+    with serving(Starlette(routes=routes), held):
         yield one
-    finally:
-        server.should_exit = True
-        thread.join()

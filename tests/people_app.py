@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from argon2 import PasswordHasher
+from asgi_server import bound, port_of, serving
 from conftest import free_port
 from label_app import studio_without_runs
 from labelling import seed_project
@@ -77,22 +75,17 @@ def people_app(home: Path) -> Iterator[PeopleApp]:
 @contextmanager
 def people_pages(home: Path) -> Iterator[PeopleApp]:
     """The same people; nothing of Gradio's is there."""
-    settings = Settings(home, port=free_port(), accounts=True)
+    held = bound()
+    settings = Settings(home, port=port_of(held), accounts=True)
     db = Database(settings)
     studio = studio_without_runs(settings, db)
     guards = [Middleware(SecurityMiddleware, settings=settings), *auth.middleware(studio)]
     app = Starlette(routes=[*api.routes(studio), *people_routes(studio)], middleware=guards)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run)
     try:
         with cheap_hashes():
             seeded = _seed(studio)
-            thread.start()
-            while not server.started:
-                time.sleep(0.01)
-            yield PeopleApp(f"http://127.0.0.1:{settings.port}", studio, *seeded)
-            server.should_exit = True
-            thread.join()
+            with serving(app, held):
+                yield PeopleApp(f"http://127.0.0.1:{settings.port}", studio, *seeded)
     finally:
         db.close()
 

@@ -37,7 +37,8 @@ pytestmark = [
 
 ASKED, EACH, WANTED = 24, 4, 20
 LOOK = 200  # milliseconds: the Label page takes no key for an item that nobody can have read
-ENDED = ".st-badge.finished, .st-badge.failed, .st-badge.stopped, .st-badge.lost"
+FAILED = ".st-badge.failed, .st-badge.stopped, .st-badge.lost"
+ENDED = f".st-badge.finished, {FAILED}"
 PAGES = {
     "home": "",
     "data": "data",
@@ -59,12 +60,23 @@ def ready(page: Any) -> None:
     page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
 
 
-def end_of_run(page: Any) -> str:
+def until(app: Any, page: Any, wanted: str, instead: str = "") -> None:
+    """Wait as long as it takes for what the page is to show; but not for an app that has ended, nor once it shows something else
+    `instead` of it."""
+    found, other = page.locator(wanted).filter(visible=True), page.locator(instead or wanted).filter(visible=True)
+    while not found.count():
+        assert app.process.poll() is None, app.log.read_text()[-3000:]
+        said = other.all_inner_texts()
+        assert not said or found.count(), [*said, *page.locator("#run-detail").all_inner_texts()]
+        page.wait_for_timeout(100)
+
+
+def end_of_run(app: Any, page: Any) -> str:
     """Wait for the run that is looked at to end; its status."""
     page.wait_for_url("**/runs?run=*")
-    badge = page.locator(f"#run-detail :is({ENDED})")
-    badge.wait_for(timeout=0)
-    return str(badge.inner_text())
+    badge = f"#run-detail :is({ENDED})"
+    until(app, page, badge)
+    return str(page.locator(badge).inner_text())
 
 
 ALL = pytest.param(("light", "dark", "phone"), marks=pytest.mark.slow(reason="the same, and each page two times more"))
@@ -73,11 +85,11 @@ ALL = pytest.param(("light", "dark", "phone"), marks=pytest.mark.slow(reason="th
 @pytest.mark.parametrize("modes", [("phone",), ALL], ids=["phone", "all"])
 def test_the_whole_loop(serve_app: Callable[..., Any], page: Any, modes: tuple[str, ...]) -> None:
     app = serve_app(env={"STUDIO_WARM_START": "1"})  # as users have it, and the libraries are loaded once for the runs
-    generate(app.url, page)
+    generate(app, page)
     label(app.url, page)
-    train(app.url, page)
-    compare(page)
-    voted = chat(app.url, page)
+    train(app, page)
+    compare(app, page)
+    voted = chat(app, page)
     page.goto(app.url)
     ready(page)
     page.locator(".st-next h2", has_text=re.compile("Go round again|It got worse")).wait_for()
@@ -98,13 +110,16 @@ def test_a_run_outlives_the_server_and_can_be_stopped(serve_app: Callable[..., A
     page.locator("#knob-epochs input").fill("100")
     page.locator("#train-go:not([disabled])").click()
     page.wait_for_url("**/runs?run=*")
-    page.locator("#run-charts svg").first.wait_for(timeout=0)
+    until(app, page, "#run-charts svg", f"#run-detail :is({ENDED})")
     app.kill()
     reached = done_so_far(page)
     app.start()
-    page.wait_for_function(f"{DONE} > {reached + 2}", timeout=0)
+    while done_so_far(page) <= reached + 2:
+        assert app.process.poll() is None, app.log.read_text()[-3000:]
+        assert not page.locator(f"#run-detail :is({ENDED})").count()
+        page.wait_for_timeout(100)
     page.locator("#run-stop", has_text="Stop and keep what it has").click()
-    assert end_of_run(page) == "stopped"
+    assert end_of_run(app, page) == "stopped"
     page.locator("#run-compare").wait_for()
     app.stop()
     db = Database(settings)
@@ -139,12 +154,12 @@ def seed_labels(settings: Settings, wanted: int) -> None:
         db.close()
 
 
-def generate(url: str, page: Any) -> None:
-    page.goto(f"{url}/data?tab=generate")
+def generate(app: Any, page: Any) -> None:
+    page.goto(f"{app.url}/data?tab=generate")
     ready(page)
     page.locator("#gen-limit input").fill(str(ASKED))
     page.locator("#gen-go").click()
-    assert end_of_run(page) == "finished"
+    assert end_of_run(app, page) == "finished"
 
 
 def label(url: str, page: Any) -> None:
@@ -161,29 +176,31 @@ def label(url: str, page: Any) -> None:
     page.get_by_text("All saved").wait_for()
 
 
-def train(url: str, page: Any) -> None:
-    page.goto(f"{url}/train")
+def train(app: Any, page: Any) -> None:
+    page.goto(f"{app.url}/train")
     ready(page)
     page.locator("#train-go:not([disabled])").click()
-    page.locator("#run-charts svg").first.wait_for(timeout=0)  # live, while it is going
-    assert end_of_run(page) == "finished"
+    page.wait_for_url("**/runs?run=*")
+    until(app, page, "#run-charts svg", f"#run-detail :is({FAILED})")  # live, while it is going
+    assert end_of_run(app, page) == "finished"
     titles = page.locator("#run-charts figcaption").all_inner_texts()
     assert {"Loss", "Prefers the good answer", "Reward margin"} <= {title.split("\n")[0] for title in titles}
     page.locator("#run-verdict .st-judgement").wait_for()
 
 
-def compare(page: Any) -> None:
+def compare(app: Any, page: Any) -> None:
     page.locator("#run-compare").click()
-    page.locator("#run-detail .st-verdict").wait_for(timeout=0)
+    page.locator("#run-detail h2", has_text="against").wait_for()
+    until(app, page, "#run-detail .st-verdict", f"#run-detail :is({FAILED})")
     assert "95 %" in page.locator("#run-detail").inner_text()
 
 
-def chat(url: str, page: Any) -> bool:
+def chat(app: Any, page: Any) -> bool:
     """Both models answer one prompt side by side, blind; a vote reveals them and is a label, unless both wrote the same."""
-    page.goto(f"{url}/compare")
+    page.goto(f"{app.url}/compare")
     ready(page)
     page.locator("#ask-go").click()
-    page.locator("#ask-reveal").wait_for(timeout=0)
+    until(app, page, "#ask-reveal", "#ask-answers .st-note.bad, .toast-body")
     assert "Demo model" not in page.locator("#ask-answers").inner_text()
     same = "the same" in page.locator("#ask-voted").inner_text()
     page.locator("#ask-reveal" if same else "#ask-votes button:has-text('Both bad')").click()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -575,3 +576,53 @@ def test_a_forged_module_is_not_started(db: Database, jobs: Jobs, project: Proje
     assert runs.get(db, run.run_id).status == "failed"
     assert "not part of the studio" in runs.get(db, run.run_id).error
     assert runs.get(db, run.run_id).pid == 0
+
+
+# --- nobody waits for ever --------------------------------------------------------------------------------------------------
+
+
+def test_a_studio_that_is_closed_just_when_the_runs_are_to_be_looked_at_closes(settings: Settings, db: Database) -> None:
+    """`close` wakes the thread at the one moment at which the thread forgets that it was woken."""
+    jobs = Jobs(settings, db)
+
+    class Wake(threading.Event):
+        in_vain = False
+
+        def clear(self) -> None:
+            jobs._closing.set()  # as `close` does
+            self.set()
+            super().clear()
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.in_vain = timeout is None and not self.is_set()
+            return True
+
+    jobs._wake = wake = Wake()
+    jobs._loop()
+    assert not wake.in_vain
+
+
+def test_a_run_whose_end_there_was_no_thread_for_ends_at_the_next_look(
+    settings: Settings, db: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    class NoneAtFirst(threading.Thread):
+        def start(self) -> None:
+            if self.name.startswith("ending") and not refused:
+                refused.append(self.name)
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr("studio.jobs.threading.Thread", NoneAtFirst)
+    monkeypatch.setattr(Jobs, "_go", lambda jobs: None)  # it is looked at here
+    jobs = Jobs(settings, db)
+    run = begin(jobs, project)
+    while not refused:
+        jobs._look()
+        time.sleep(0.02)
+    assert not jobs._ending, "else it is taken for one that is being seen off"
+    jobs._look()
+    for thread in [*jobs._ending.values()]:
+        thread.join()
+    assert runs.get(db, run.run_id).status == "finished"
