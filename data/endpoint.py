@@ -46,8 +46,7 @@ class EndpointEngine:
         self._left_out: set[str] = set()
         self._token_limit = "max_tokens"
         self._top_logprobs = TOP_LOGPROBS
-        self._calls: set[Call] = set()
-        self._lock = threading.Lock()
+        self._calls: set[Call] = set()  # without a lock: the collector may end one that was left half-way, in any thread and line
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know about this server's answers, in sentences."""
@@ -109,9 +108,7 @@ class EndpointEngine:
         raise EngineError("An endpoint does not tell how many tokens a prompt has.")
 
     def cancel(self) -> None:
-        with self._lock:
-            calls = tuple(self._calls)
-        for call in calls:
+        for call in self._calls.copy():
             call.cancel()
 
     def close(self) -> None:
@@ -122,14 +119,12 @@ class EndpointEngine:
 
     def _begin(self) -> Call:
         call = Call()
-        with self._lock:
-            self._calls.add(call)
+        self._calls.add(call)
         return call
 
     def _end(self, call: Call) -> None:
         """Also when the reader lost interest half-way: what is under way then is cut off."""
-        with self._lock:
-            self._calls.discard(call)
+        self._calls.discard(call)
         call.cancel()
 
     def _spread(

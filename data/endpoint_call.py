@@ -15,7 +15,7 @@ class Call:
 
     def __init__(self) -> None:
         self._over = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector cancels what was left half-way, also in a thread that holds this one
         self._open: set[httpx.Response] = set()
 
     @property
@@ -27,7 +27,8 @@ class Call:
 
     def cancel(self) -> None:
         with self._lock:
-            self._over.set()
+            if not self.cancelled:
+                self._over.set()
             for response in self._open:
                 _cut(response)
 

@@ -52,6 +52,7 @@ class Slots:
     def __init__(self, most: int, seconds: float, says: str) -> None:
         self._most, self._seconds, self._says = most, seconds, says
         self._held: dict[str, dict[object, float]] = {}
+        self._given_back: deque[tuple[str, object]] = deque()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -62,6 +63,7 @@ class Slots:
             return
         ticket = object()
         with self._lock:
+            self._take_back()
             now = time.monotonic()
             mine = {held: since for held, since in self._held.get(who, {}).items() if now - since < self._seconds}
             if len(mine) >= self._most:
@@ -69,9 +71,12 @@ class Slots:
             self._held[who] = {**mine, ticket: now}
         try:
             yield
-        finally:
-            with self._lock:
-                mine = {held: since for held, since in self._held.get(who, {}).items() if held is not ticket}
-                self._held[who] = mine
-                if not mine:
-                    del self._held[who]
+        finally:  # without the lock: the garbage collector may come here, in a thread that holds it
+            self._given_back.append((who, ticket))
+
+    def _take_back(self) -> None:
+        while self._given_back:
+            who, ticket = self._given_back.popleft()
+            self._held.get(who, {}).pop(ticket, None)
+            if not self._held.get(who):
+                self._held.pop(who, None)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -184,7 +185,7 @@ def test_one_address_never_holds_half_of_the_places(studio: Studio, monkeypatch:
     """A project lives for a day, so hours do not add up."""
     clock, taken = time.monotonic(), 0
     for hour in range(5):
-        monkeypatch.setattr("studio.pace.time.monotonic", lambda at=clock + hour * 3601: at)
+        monkeypatch.setattr("studio.pace.time", SimpleNamespace(monotonic=lambda at=clock + hour * 3601: at))
         taken += flood(studio, "203.0.113.9", taken)
     assert taken == arrivals.NEW_A_DAY < visitors.MAX_VISITORS / 2
 
@@ -207,7 +208,7 @@ def test_whoever_is_refused_has_used_up_nothing(monkeypatch: pytest.MonkeyPatch)
     for _ in range(arrivals.NEW_A_DAY):
         with pytest.raises(LimitReached, match=arrivals.FROM_ALL[:30]):
             door.admit("203.0.113.9")
-    monkeypatch.setattr("studio.pace.time.monotonic", lambda: clock + 3601)
+    monkeypatch.setattr("studio.pace.time", SimpleNamespace(monotonic=lambda: clock + 3601))
     for _ in range(arrivals.NEW_AN_HOUR):
         door.admit("203.0.113.9")
     with pytest.raises(LimitReached, match="from your network"):
@@ -225,8 +226,8 @@ def test_whoever_is_away_longest_without_a_label_makes_room(studio: Studio, monk
         with pytest.raises(LimitReached, match="too many visitors"):  # nobody is away, and to ask again costs nothing
             come(studio, 3, "198.51.100.3")
     later = time.monotonic() + arrivals.IDLE_S
-    monkeypatch.setattr("studio.visitors.time.monotonic", lambda: later)
-    monkeypatch.setattr("studio.arrivals.time.monotonic", lambda: later)
+    monkeypatch.setattr("studio.visitors.time", SimpleNamespace(monotonic=lambda: later))
+    monkeypatch.setattr("studio.arrivals.time", SimpleNamespace(monotonic=lambda: later))
     come(studio, 2, "198.51.100.2")  # is back
     assert come(studio, 3, "198.51.100.3").owner
     left = {row["project_id"] for row in studio.db.rows("select project_id from projects where owner != ''")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from studio import visitors
 from studio.compare_page import ComparePage
 from studio.context import Studio
 from studio.models_page import ModelsPage
+from studio.pace import Slots
 
 pytestmark = pytest.mark.app
 
@@ -60,10 +63,41 @@ def test_a_visitor_has_some_answers_at_a_time(studio: Studio, monkeypatch: pytes
     first.close()  # type: ignore[attr-defined]
     third = ask_one(ANNA)
     much_later = time.monotonic() + visitors.STREAM_S
-    monkeypatch.setattr("studio.pace.time.monotonic", lambda: much_later)
+    monkeypatch.setattr("studio.pace.time", SimpleNamespace(monotonic=lambda: much_later))
     ask_one(ANNA).close()  # type: ignore[attr-defined]
     going.set()
     list(third)
+
+
+def test_an_answer_left_half_way_may_be_collected_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by the thread that is just taking a slot: a lock that it holds would never be free."""
+    slots, abandoned = Slots(1, 60.0, "busy"), list[Any]()
+
+    def answer() -> Iterator[str]:
+        with slots.hold("anna"):
+            yield "half"
+
+    def leave() -> None:
+        while abandoned:
+            itself = [abandoned.pop()]
+            itself.append(itself)  # only the collector finds out that nobody has it
+
+    def now() -> float:
+        leave()
+        gc.collect()
+        return time.monotonic()
+
+    abandoned.append(answer())
+    next(abandoned[0])
+    with pytest.raises(LimitReached), slots.hold("anna"):
+        pass
+    monkeypatch.setattr("studio.pace.time", SimpleNamespace(monotonic=now))
+    with pytest.raises(LimitReached), slots.hold("anna"):
+        pass
+    with slots.hold("anna"):
+        assert set(slots._held) == {"anna"}
+    with slots.hold("bert"):
+        assert set(slots._held) == {"bert"}, "nobody who has none is kept"
 
 
 def test_a_forged_prompt_of_any_length_is_refused(studio: Studio) -> None:
