@@ -31,6 +31,7 @@ import runpy
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -123,7 +124,11 @@ def fork(asked: Asked, inherited: Sequence[int]) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(became)
-        become(asked, inherited)
+        try:
+            become(asked, inherited)
+        except BaseException:  # at once: what libraries do at the end of a process is not for a copy of it
+            traceback.print_exc()
+            os._exit(1)
         os.write(told, b"1")
         os.close(told)
         return 0
