@@ -14,7 +14,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
@@ -49,7 +49,7 @@ def read_catalog(raw: Any) -> Catalog:
 
 def fetch(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
     """Rows as dicts; times are aware (UTC), UUIDs are text. Refuses anything but a read."""
-    _select(raw, sql, params)
+    ask(raw, sql, params)
     columns = [(d[0], _DECODERS.get(str(d[1]))) for d in raw.description]
     if any(decode for _, decode in columns):
         return [
@@ -61,19 +61,13 @@ def fetch(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = 
 
 def fetch_columns(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> dict[str, Any]:
     """The same as a numpy array a column."""
-    _select(raw, sql, params)
+    ask(raw, sql, params)
     columns: dict[str, Any] = raw.fetchnumpy()
     return columns
 
 
-def fetch_in_parts(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> Iterator[tuple[Any, ...]]:
-    """Rows as the database gives them, a part in memory at a time; it makes the next ones meanwhile."""
-    _select(raw, sql, params)
-    while rows := raw.fetchmany(ROWS_PER_PART):
-        yield from rows
-
-
-def _select(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object]) -> None:
+def ask(raw: Any, sql: str, params: Sequence[object] | Mapping[str, object]) -> None:
+    """The rows are then to be fetched. Refuses anything but a read."""
     words = sql.lstrip(" \n\t(").split(None, 1)
     if not words or words[0].lower() not in READS:
         raise ValueError("reads only: changes go through insert, update and delete, which are journaled")

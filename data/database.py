@@ -31,7 +31,7 @@ from data import replay as replays
 from data.cached import Cached
 from data.commit import Committer
 from data.connection import Connection, EngineError, is_broken
-from data.cursor import Cursor, fetch, fetch_columns, fetch_in_parts, insert_for_each
+from data.cursor import ROWS_PER_PART, Cursor, ask, fetch, fetch_columns, insert_for_each
 from data.database_file import DatabaseFile, rebuild_file
 from data.errors import BadInput, WorkspaceError
 from data.journal import Change, Journal
@@ -70,9 +70,9 @@ class Database:
 
     def stream(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
         """Rows as of one moment, a part in memory at a time: for a million of them. Times and UUIDs come as the database has them.
-        Whoever reads must not wait for a write before the last row: one that closes the file (a restore) waits for its readers."""
-        with self._file.reading() as cursor:
-            yield from fetch_in_parts(cursor, sql, params)
+        WorkspaceError when the file is closed before the last of them (a restore, the app's end), which waits for nobody here."""
+        for rows in self._file.parts(lambda cursor: ask(cursor, sql, params), ROWS_PER_PART):
+            yield from rows
 
     def row(self, sql: str, params: Params = ()) -> dict[str, Any] | None:
         return next(iter(self.rows(sql, params)), None)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data import backup as backups
 from data import home
@@ -70,6 +70,30 @@ class DatabaseFile:
             if is_damage(error):
                 self._marker.touch()
             raise
+
+    def parts(self, ask: Callable[[Connection], None], size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of one question, so many at a time. The file may be closed between two parts, and then there are no more: what
+        is read half-way and kept, in the traces of an error say, must keep nobody waiting."""
+        with self._gate.through():
+            generation, cursor = self.generation, self.connection.cursor()
+            ask(cursor)
+        try:
+            while rows := self._part(generation, cursor, size):
+                yield rows
+        finally:
+            with self._gate.through():
+                if self._is_open_since(generation):
+                    cursor.close()
+
+    def _part(self, generation: int, cursor: Connection, size: int) -> list[tuple[Any, ...]]:
+        with self._gate.through():
+            if not self._is_open_since(generation):
+                raise WorkspaceError("The workspace was closed or replaced while this was read; try again.")
+            return cursor.fetchmany(size)
+
+    def _is_open_since(self, generation: int) -> bool:
+        """What was opened then was not closed with the file."""
+        return self._con is not None and generation == self.generation
 
     @property
     def connection(self) -> Connection:

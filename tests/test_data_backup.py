@@ -160,6 +160,23 @@ def test_a_live_restore_under_readers_and_writers(backed_up: Path, settings: Set
     assert sorted(p.name for p in settings.home.parent.iterdir()) == ["backups", "workspace", kept.name]
 
 
+def test_what_was_left_half_read_keeps_neither_a_restore_nor_the_end_waiting(backed_up: Path, settings: Settings) -> None:
+    """An error that is kept keeps the list that it came out of; nobody will ever read that to its end."""
+    db = Database(settings)
+    half, whole = (db.stream("select range from range(2000)") for _ in range(2))
+    assert next(half) == next(whole) == (0,)
+    assert [row for (row,) in whole] == list(range(1, 2000)), "and while it is being read it is all there"
+    assert db._file._gate._inside == 0, "else whoever closes the file waits"
+    db.restore(backed_up)
+    with pytest.raises(WorkspaceError, match="try again"):
+        list(half)
+    again = db.stream("select range from range(2000)")
+    next(again)
+    db.close()
+    with pytest.raises(WorkspaceError, match="try again"):
+        list(again)
+
+
 def test_a_restore_waits_for_no_run(backed_up: Path, settings: Settings) -> None:
     db = Database(settings)
     run = {
