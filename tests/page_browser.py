@@ -11,17 +11,19 @@ from playwright.sync_api import TimeoutError
 STILL = 500  # milliseconds without a change: what is going to be drawn has been drawn
 
 # A fixed wait is too short on a busy machine; a page that has stopped changing is ready on any.
-SETTLED = """still => new Promise(done => {
-    let since = performance.now(), watch = new MutationObserver(() => { since = performance.now(); });
-    watch.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true});
-    const look = () => performance.now() - since >= still ? (watch.disconnect(), done()) : setTimeout(look, 50);
-    setTimeout(look, still);
-})"""
+LOOK_FOR_CHANGES = """() => {
+    window.changedAt = performance.now();
+    window.changes ??= new MutationObserver(() => { window.changedAt = performance.now(); });
+    window.changes.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true});
+}"""
 
 
 def settled(page: Any, still: int = STILL) -> None:
-    """Wait until nothing has changed on the page for `still` milliseconds."""
-    page.evaluate(SETTLED, still)
+    """Wait until nothing has changed on the page for `still` milliseconds; one that never comes to rest fails, as whatever else a
+    page does not show."""
+    page.evaluate(LOOK_FOR_CHANGES)
+    page.wait_for_function("still => performance.now() - window.changedAt >= still", arg=still, polling=50)
+    page.evaluate("window.changes.disconnect()")
 
 
 def open_part(page: Any, section: Any) -> None:

@@ -171,6 +171,14 @@ def test_parts_that_a_killed_process_left_do_not_count(hub: HubServer, form: Mod
     assert (now.fetched, now.error) == (now.total, "")
 
 
+def comes(app: Any, page: Any, where: str, text: str) -> None:
+    """Wait for it as long as it takes, but not once the app has ended or says that it cannot be."""
+    while not page.locator(where, has_text=text).count():
+        assert app.process.poll() is None, app.log.read_text()[-3000:]
+        assert page.locator(f"{where} .st-note.bad, .toast-body").all_inner_texts() == []
+        page.wait_for_timeout(100)
+
+
 @pytest.mark.browser
 @pytest.mark.model
 @pytest.mark.slow(reason="starts the app, a browser and the model worker with its imports")
@@ -184,11 +192,11 @@ def test_what_was_fetched_answers(hub: HubServer, serve_app: Callable[..., Any],
     field.fill(NAME)
     field.press("Enter")
     page.locator("#add-go").click()
-    page.locator("#add-progress", has_text=f"{NAME} is here.").wait_for(timeout=0)
+    comes(app, page, "#add-progress", f"{NAME} is here.")
     page.locator("#models-list td", has_text="small-model").first.wait_for()
     page.locator("#try-model input").click()
     page.get_by_role("option", name="small-model").click()
     page.locator("#try-prompt textarea").fill("What is the capital of France?")
     page.locator("#try-go").click()
-    page.locator("#try-answer", has_text="The capital of France is").wait_for(timeout=0)
+    comes(app, page, "#try-answer", "The capital of France is")
     assert "small-model" in page.locator("#try-answer").inner_text()

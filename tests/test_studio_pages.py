@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from fakes import FakeEngine
 from labelling import completion, prompt, seed_project
 from openai_server import openai_server
 from page_browser import hand_over, open_part, settled
+from run_studio import ended, wait
 
 from data import completions, importers, models, people, projects, prompts
 from data.database import Database
@@ -361,7 +362,9 @@ def test_an_endpoint_answers_imported_prompts(app: App, page: Any, own: Project)
         page.locator("#gen-n input").fill("2")
         page.locator("#gen-go").click()
         page.wait_for_url("**/runs?run=*")
-        page.locator("#run-detail .st-badge.finished").wait_for(timeout=0)
+        run = wait(app.db, page.url.partition("run=")[2], ended)
+        assert (run.status, run.error) == ("finished", "")
+        page.locator("#run-detail .st-badge.finished").wait_for()
         assert {asked.headers.get("Authorization") for asked in server.asked} == {f"Bearer {SECRET}"}
     made = completions.counts(app.db, own.project_id)
     assert (made.completions, made.prompts, made.pairs) == (6, 3, 3)
@@ -398,11 +401,12 @@ def test_a_model_that_cannot_be_had_is_refused_in_a_sentence(app: App, page: Any
 
 # --- train, runs, compare ---
 
+RATE = "#knob-learning_rate input"
 
-def expect_value(page: Any, field: Any, is_right: Callable[[str], bool]) -> None:
-    """Wait until a field holds what it should: a handler on the server puts it there."""
-    while not is_right(field.input_value() or "nan"):
-        page.wait_for_timeout(50)
+
+def expect_value(page: Any, field: str, is_right: str) -> None:
+    """Wait until `value`, what the field holds, is as it should be: a handler on the server puts it there."""
+    page.wait_for_function(f"(() => {{ const value = parseFloat(document.querySelector('{field}').value); return {is_right}; }})()")
 
 
 def test_without_labels_training_says_what_is_missing(app: App, page: Any, own: Project) -> None:
@@ -444,10 +448,9 @@ def test_all_weights_and_methods_without_a_reference_can_be_chosen(app: App, pag
     page.locator("#knob-tuning input").click()
     page.get_by_role("option", name="full: all weights").click()
     page.locator("#knob-lora_rank").wait_for(state="hidden")
-    rate = page.locator("#knob-learning_rate input")
-    expect_value(page, rate, lambda value: float(value) < 1e-3)
+    expect_value(page, RATE, "value < 1e-3")
     page.get_by_label("Imitate and prefer in one (ORPO)").check()
-    expect_value(page, page.locator("#knob-beta input"), lambda value: float(value) == 0.25)
+    expect_value(page, "#knob-beta input", "value === 0.25")
     assert not page.locator("#knob-lora_rank").is_visible(), "the choice stays with another method"
     page.get_by_label("Prefer by a margin (SimPO)").check()
     page.locator("#knob-margin").wait_for()
@@ -456,16 +459,15 @@ def test_all_weights_and_methods_without_a_reference_can_be_chosen(app: App, pag
 def test_a_recipe_fills_the_form_and_says_where_it_comes_from(app: App, page: Any, own: Project) -> None:
     visit(page, app, "train")
     open_part(page, page.locator("#knobs > button"))
-    rate = page.locator("#knob-learning_rate input")
-    rate.fill("0.5")
+    page.locator(RATE).fill("0.5")
     page.locator("#train-recipe input").click()
     page.get_by_role("option", name="Zephyr 7B: DPO with QLoRA on one GPU").click()
-    expect_value(page, rate, lambda value: float(value) == 5e-6)
-    expect_value(page, page.locator("#knob-lora_rank input"), lambda value: float(value) == 128)
+    expect_value(page, RATE, "value === 5e-6")
+    expect_value(page, "#knob-lora_rank input", "value === 128")
     page.locator("#train-recipe", has_text="The Alignment Handbook").wait_for()
     page.get_by_label("Tell good from bad (KTO)").check()  # it has no recipe of its own
     page.locator("#train-recipe").wait_for(state="hidden")
-    expect_value(page, rate, lambda value: float(value) == 1e-3)
+    expect_value(page, RATE, "value === 1e-3")
 
 
 def test_runs_and_results_say_when_there_is_nothing(app: App, page: Any, own: Project) -> None:
@@ -493,8 +495,9 @@ def test_the_timer_rests_while_nothing_runs(app: App, page: Any, own: Project) -
     visit(page, app, "runs")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "queue/join" in request.url else None)
-    while True:  # what the page asks for as it opens may come late; a timer that ticks would never be silent for so long
+    for _ in range(20):  # what the page asks for as it opens may come late; a timer that ticks would never be silent for so long
         asked.clear()
         page.wait_for_timeout(3500)
         if not asked:
             break
+    assert asked == []

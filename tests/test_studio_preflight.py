@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 from conftest import free_port
 from labelling import seed_project
-from run_studio import VIEWER, labelled_project, studio_with_runs
+from run_studio import VIEWER, ended, labelled_project, studio_with_runs, wait
 from test_labeling_row_checks import import_pairs
 from visiting import ANNA, request
 
@@ -281,10 +281,11 @@ def test_check_then_fix_then_train(tmp_path: Path, page: Any) -> None:
         demo = build_ui(studio)
         demo.launch(**launch_options(studio))
         page.goto(f"http://127.0.0.1:{settings.port}/train")
-        mend(page)
+        mend(page, studio)
         page.locator("#train-go").click()
         page.wait_for_url("**/runs?run=*")
-        page.locator("#run-detail .st-badge.finished").wait_for(timeout=0)
+        finished(studio, page.url.partition("run=")[2])
+        page.locator("#run-detail .st-badge.finished").wait_for()
         demo.close(verbose=False)
         by_kind = {run.kind: run for run in reversed(runs.of_project(studio.db, project.project_id))}
         check, trained = by_kind["preflight"], by_kind["dpo"]
@@ -299,7 +300,12 @@ def test_check_then_fix_then_train(tmp_path: Path, page: Any) -> None:
         assert cut.fix.settings == {"max_length": trained.config["args"]["train"]["max_length"]}
 
 
-def mend(page: Any) -> None:
+def finished(studio: Studio, run_id: str) -> None:
+    run = wait(studio.db, run_id, ended)
+    assert (run.status, run.error) == ("finished", "")
+
+
+def mend(page: Any, studio: Studio) -> None:
     """All that the Train page has buttons for, one after the other."""
     checks = page.locator("#train-checks")
     for name, says in (("contradictions", "chosen both ways"), ("repeats", "word for word")):
@@ -313,6 +319,7 @@ def mend(page: Any) -> None:
     limit.press("Tab")
     page.locator("#train-check:not([disabled])").click()
     page.locator("#train-check-stop").wait_for()
-    checks.locator("button[data-fix='length limit']").click(timeout=0)
+    finished(studio, runs.of_project(studio.db, studio.project(VIEWER).project_id, limit=1)[0].run_id)  # the check
+    checks.locator("button[data-fix='length limit']").click()
     checks.get_by_text("was of other settings").wait_for()
     assert float(limit.input_value()) > 12

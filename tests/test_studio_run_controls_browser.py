@@ -97,7 +97,8 @@ def test_a_real_run_goes_on_after_a_stop_and_without_a_tab(served: Served, page:
     monkeypatch.setattr(run_studio, "CHILD", "training.dpo")
     run = train(served.studio, served.snapshot, KNOBS | {"max_steps": STEPS, "save_every": 10})
     page.goto(f"{served.url}/runs?run={run.run_id}")
-    page.locator("#run-charts svg").first.wait_for(timeout=0)
+    wait(served.studio.db, run.run_id, lambda _: served.steps(run))
+    page.locator("#run-charts svg").first.wait_for()
     stop(page)
     assert wait(served.studio.db, run.run_id, ended).status == "stopped"
     at = newest(served.folder(run).path)
@@ -112,8 +113,8 @@ def test_a_real_run_goes_on_after_a_stop_and_without_a_tab(served: Served, page:
         time.sleep(0.05)
     again = context.new_page()
     again.goto(f"{served.url}/runs?run={run.run_id}")
-    again.locator("#run-detail .st-badge.finished").wait_for(timeout=0)
-    done = runs.get(served.studio.db, run.run_id)
+    done = wait(served.studio.db, run.run_id, ended)
+    again.locator("#run-detail .st-badge.finished").wait_for()
     assert (done.status, done.error, done.result["steps"], done.result["resumed_from"]) == ("finished", "", STEPS, at.step)
     assert served.steps(run) == list(range(1, STEPS + 1)), "one curve, without a gap and with no step twice"
     frame = "JSON.parse(document.querySelector('#run-charts svg[data-frame]').dataset.frame).x"
@@ -132,8 +133,9 @@ def test_a_reproduced_run_makes_the_very_same_adapter(served: Served, page: Any,
     open_part(page, page.locator("#take-out button.label-wrap").first)
     page.locator("#take-again").click()
     page.wait_for_function("id => !location.href.includes(id)", arg=first.run_id)
-    page.locator("#run-detail", has_text="Reproduced: the weights are those of “First”, bit for bit.").wait_for(timeout=0)
     (new,) = [run for run in runs.of_project(served.studio.db, first.project_id) if run.run_id != first.run_id]
+    assert wait(served.studio.db, new.run_id, ended).status == "finished"
+    page.locator("#run-detail", has_text="Reproduced: the weights are those of “First”, bit for bit.").wait_for()
     files = [served.folder(run).path / "adapter" / "adapter_model.safetensors" for run in (first, new)]
     hashes = [runs.get(served.studio.db, run.run_id).result["adapter_sha256"] for run in (first, new)]
     assert (new.kind, new.module, new.config["again_of"]) == ("dpo", "training.dpo", first.run_id)
