@@ -81,7 +81,7 @@ class DatabaseFile:
             while rows := self._part(generation, cursor, size):
                 yield rows
         finally:
-            with self._gate.through():
+            with self._gate.through(giving_back=True):
                 if self._is_open_since(generation):
                     cursor.close()
 

@@ -133,17 +133,22 @@ def stamp() -> str:
 
 
 class Gate:
-    """Readers pass through; `closed()` waits until they are out and keeps new ones waiting."""
+    """Readers pass through; `closed()` waits until they are out and meanwhile keeps new ones waiting, who would else follow each
+    other for ever."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._inside = 0
+        self._closing = 0  # who has closed it or waits to
         self._closed_by = 0
 
     @contextmanager
-    def through(self) -> Iterator[None]:
+    def through(self, giving_back: bool = False) -> Iterator[None]:
+        """`giving_back`: what was read with, maybe by the garbage collector in a thread that is inside or waits to close: so it
+        waits for nobody who only waits."""
+        me = threading.get_ident()
         with self._condition:
-            self._condition.wait_for(lambda: self._closed_by in (0, threading.get_ident()))
+            self._condition.wait_for(lambda: self._closed_by == me or not (self._closed_by if giving_back else self._closing))
             self._inside += 1
         try:
             yield
@@ -155,11 +160,16 @@ class Gate:
     @contextmanager
     def closed(self) -> Iterator[None]:
         with self._condition:
-            self._condition.wait_for(lambda: not self._inside and not self._closed_by)
-            self._closed_by = threading.get_ident()
+            self._closing += 1
         try:
-            yield
+            with self._condition:
+                self._condition.wait_for(lambda: not self._inside and not self._closed_by)
+                self._closed_by = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._closed_by = 0
         finally:
             with self._condition:
-                self._closed_by = 0
+                self._closing -= 1
                 self._condition.notify_all()

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 from data import projects
 from data.database import Database, rebuild, restore_workspace
 from data.errors import BadInput, StudioError, WorkspaceError
+from data.home import Gate
 from data.settings import Settings
 
 pytestmark = pytest.mark.app
@@ -114,6 +116,33 @@ def test_restoring_keeps_the_workspace_it_replaces(backed_up: Path, settings: Se
     new.close()
 
 
+def test_whoever_waits_to_close_the_file_goes_before_new_readers() -> None:
+    """Readers that follow each other without a gap would keep a restore, and every write behind it, waiting for ever."""
+    gate, order = Gate(), []
+
+    def close() -> None:
+        with gate.closed():
+            order.append("closed")
+
+    def read() -> None:
+        with gate.through():
+            order.append("read")
+
+    closer, reader = threading.Thread(target=close), threading.Thread(target=read)
+    with gate.through():
+        for thread in (closer, reader):
+            before = len(gate._condition._waiters)  # type: ignore[attr-defined]
+            thread.start()
+            while thread.is_alive() and len(gate._condition._waiters) == before:  # type: ignore[attr-defined]
+                time.sleep(0.001)
+        assert order == []
+        with gate.through(giving_back=True):
+            assert order == [], "it waits for nobody who only waits"
+    for thread in (closer, reader):
+        thread.join()
+    assert order == ["closed", "read"]
+
+
 def test_a_live_restore_under_readers_and_writers(backed_up: Path, settings: Settings) -> None:
     """The app goes on: readers wait a moment, writes land in the old or the new workspace, each whole."""
     db = Database(settings)
@@ -139,12 +168,14 @@ def test_a_live_restore_under_readers_and_writers(backed_up: Path, settings: Set
     threads.append(threading.Thread(target=keep_busy, args=(lambda i: db.insert("people", [person(f"busy {i}")]),)))
     for thread in threads:
         thread.start()
-    db.insert("people", [person("replaced")])
-    kept = db.restore(backed_up)
-    assert "schema" in told, "listeners hear that everything may be different"
-    assert "replaced" not in names(db)
-    db.insert("people", [person("after")])
-    stop.set()
+    try:
+        db.insert("people", [person("replaced")])
+        kept = db.restore(backed_up)
+        assert "schema" in told, "listeners hear that everything may be different"
+        assert "replaced" not in names(db)
+        db.insert("people", [person("after")])
+    finally:
+        stop.set()
     for thread in threads:
         thread.join()
     assert trouble == []
@@ -215,8 +246,10 @@ def test_a_backup_while_writes_go_on_is_of_one_moment(settings: Settings, tmp_pa
 
     writer = threading.Thread(target=write)
     writer.start()
-    backups = [db.backup(tmp_path / f"{i}.zip") for i in range(2)]
-    stop.set()
+    try:
+        backups = [db.backup(tmp_path / f"{i}.zip") for i in range(2)]
+    finally:
+        stop.set()
     writer.join()
     db.close()
     for i, backup in enumerate(backups):
