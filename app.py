@@ -14,8 +14,8 @@ import os
 import signal
 import socket
 import sys
-import threading
-from types import FrameType
+from collections.abc import Callable
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -95,13 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; then let go of the workspace. Runs that are going are left alive."""
-    ended = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        ended.set()
-
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wanted, end)
+    wait = until_ended()
     from studio.context import open_studio
 
     with open_studio(settings) as studio:
@@ -116,8 +110,19 @@ def serve(settings: Settings) -> None:
         print(f"Alignment Studio is on {address} (workspace {settings.home}); stop it with Ctrl-C.", flush=True)
         if studio.sessions is not None:
             print(first_link(studio, address), flush=True)
-        ended.wait()
+        wait()
         demo.close(verbose=False)
+
+
+def until_ended() -> Callable[[], object]:
+    """What waits for SIGTERM or SIGINT, also for one that comes before it is called.
+
+    A queue: an Event's lock is already taken where a signal comes just as the wait begins, and the app would wait for itself.
+    """
+    ended: SimpleQueue[int] = SimpleQueue()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, lambda number, _frame: ended.put(number))
+    return ended.get
 
 
 def address_of(settings: Settings) -> str:

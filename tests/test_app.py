@@ -139,6 +139,36 @@ def assert_ends_in_order(app: Any, sign: signal.Signals) -> None:
     assert not (app.home / "studio.duckdb.wal").exists()  # the database was closed, not cut off
 
 
+ENDED_AT_EACH_LINE = """
+import os, signal, sys, threading
+from app import until_ended
+
+for wanted in range(1, 13):
+    wait, lines = until_ended(), []
+
+    def interrupt(frame, event, _):
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == wanted:
+                signal.raise_signal(signal.SIGTERM)
+        return interrupt
+
+    in_the_middle = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    in_the_middle.start()
+    sys.settrace(interrupt)
+    wait()
+    sys.settrace(None)
+    in_the_middle.join()
+print("ended")
+"""
+
+
+def test_a_signal_that_comes_just_as_the_wait_begins_ends_it() -> None:
+    """In whatever line of it; and one that comes later does."""
+    done = subprocess.run([sys.executable, "-c", ENDED_AT_EACH_LINE], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "ended\n", done.stderr
+
+
 @pytest.mark.browser  # no browser: but three starts
 def test_the_first_admin_comes_in_through_the_link_on_the_terminal(serve_app: Callable[..., Any]) -> None:
     """One link a start while there is no admin; afterwards people sign in without being asked to by a flag, and stay signed in."""
@@ -146,7 +176,9 @@ def test_the_first_admin_comes_in_through_the_link_on_the_terminal(serve_app: Ca
 
     def link(number: int) -> str:
         """The link of the start with this number; it is printed once the pages can be reached."""
-        while len(said := re.findall(r"/join/([\w-]+)", app.log.read_text())) < number:
+        while len(said := re.findall(r"/join/([\w-]+)", log := app.log.read_text())) < number:
+            assert app.process.poll() is None, log
+            assert "admins invite them" not in log, "an app that has an admin prints no link"
             time.sleep(0.05)
         return str(said[number - 1])
 
