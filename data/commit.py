@@ -40,11 +40,13 @@ class Committer:
             raw.execute("begin")
             outcomes = body(cursor)
             self._store(raw, cursor.changes)
-        except Exception as error:
+        except BaseException as error:
             file.numbers.clear()
             with suppress(EngineError):
                 raw.execute("rollback")
             raw.close()
+            if not isinstance(error, Exception):
+                raise
             file.mend_after(error)
             raise file.explain(error) from error
         raw.close()

@@ -3,7 +3,8 @@
 A piece of work is a function over a list of items. Works that wait side by side with the same `merge` key are run as one call
 with all their items (one SQL statement for 200 labels instead of 200), others one by one, in the order in which they came. If
 anything in a batch raises, the batch is rolled back and every work is tried again alone: only the one that fails gets the
-exception. So a work's function may run twice and must do nothing but use its cursor.
+exception. So a work's function may run twice and must do nothing but use its cursor. Whatever is raised, nobody waits for ever:
+should the thread itself end (no memory left), whoever waits is told so, and whoever comes later.
 
 A commit costs the same for one label as for fifty, and those who were just acknowledged are about to write again. So after a
 commit with several works the next batch waits until as many have come, at most for half as long as that commit took (and never
@@ -87,30 +88,44 @@ class Writer:
         self._thread.join()
 
     def _loop(self) -> None:
-        while True:
-            batch, going_on = self._take()
-            for alone, works in groupby(batch, key=lambda w: w.alone):
-                if alone:
-                    for work in works:
-                        self._run_alone(work)
-                else:
-                    self._run(list(works))
-            if not going_on:
-                return
-
-    def _take(self) -> tuple[list[Work], bool]:
-        work = self._queue.get()
         batch: list[Work] = []
+        going_on = True
+        try:
+            while going_on:
+                batch.clear()
+                going_on = self._take(batch)
+                for alone, works in groupby(batch, key=lambda w: w.alone):
+                    if alone:
+                        for work in works:
+                            self._run_alone(work)
+                    else:
+                        self._run(list(works))
+        except BaseException:
+            log.exception("the writer has ended")
+            self._give_up(batch)
+
+    def _take(self, batch: list[Work]) -> bool:
+        """Put what waits into the empty batch; False when nothing comes after it."""
+        work = self._queue.get()
         until = time.monotonic() + self._patience_s
         while work is not None:
             batch.append(work)
             if len(batch) >= MAX_BATCH:
-                return batch, True
+                return True
             try:
                 work = self._queue.get(timeout=max(0.0, until - time.monotonic()) if len(batch) < self._crowd else 0)
             except queue.Empty:
-                return batch, True
-        return batch, False
+                return True
+        return False
+
+    def _give_up(self, batch: list[Work]) -> None:
+        with self._lock:
+            self._closed = True
+        while not self._queue.empty():
+            batch += [work] if (work := self._queue.get()) is not None else []
+        for work in batch:
+            if not work.future.done():
+                work.future.set_exception(WorkspaceError("The workspace can no longer be written to; start the studio again."))
 
     def _run(self, works: list[Work]) -> None:
         works = [w for w in works if w.future.set_running_or_notify_cancel()]
@@ -119,7 +134,7 @@ class Writer:
         started = time.monotonic()
         try:
             outcomes = self._commit(lambda cursor: _call(cursor, works))
-        except Exception as error:
+        except BaseException as error:  # an exit, too, is its caller's and not this thread's
             if len(works) == 1:
                 works[0].future.set_exception(error)
                 return
@@ -127,7 +142,7 @@ class Writer:
         self._patience_s = min((time.monotonic() - started) / 2, MAX_PATIENCE_S)
         self._crowd = min(len(works) + self._queue.qsize(), MAX_BATCH)
         for work, outcome in zip(works, outcomes, strict=True):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 work.future.set_exception(outcome)
             else:
                 work.future.set_result(outcome)
@@ -135,7 +150,7 @@ class Writer:
     def _retry(self, work: Work) -> Any:
         try:
             return self._commit(lambda cursor: _call(cursor, [work]))[0]
-        except Exception as error:
+        except BaseException as error:
             return error
 
     def _run_alone(self, work: Work) -> None:
@@ -143,7 +158,7 @@ class Writer:
             return
         try:
             work.future.set_result(work.run(None, [work.item])[0])
-        except Exception as error:
+        except BaseException as error:
             work.future.set_exception(error)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -152,6 +150,7 @@ def hold(db: Database) -> tuple[Any, threading.Event]:
         return go.wait()
 
     held = db.submit(wait)
+    held.add_done_callback(lambda _: inside.set())
     inside.wait()
     return held, go
 
@@ -166,11 +165,41 @@ def test_a_write_is_whole_or_not_there(db: Database) -> None:
     assert names(db) == set()
 
 
+def test_an_exit_inside_a_write_is_its_callers_and_the_writer_goes_on(db: Database) -> None:
+    """Whatever is raised there: a thread that ended would leave everybody waiting who writes."""
+
+    def leave(cursor: Cursor) -> None:
+        cursor.insert("people", [person("half")])
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        db.write(leave)
+    with pytest.raises(SystemExit):
+        db._alone(lambda: sys.exit(3))
+    assert db.insert("people", [person("after")]) == 1
+    assert names(db) == {"after"}
+
+
+def test_nobody_waits_for_a_writer_that_has_ended(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when no memory is left: those who wait are told, and those who come later."""
+    held, go = hold(db)
+    waiting = [db.submit(lambda cursor: cursor.insert("people", [person("waiting")])) for _ in range(300)]  # more than a batch
+    monkeypatch.setattr("data.writer.groupby", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    go.set()
+    assert held.result()
+    for future in waiting:
+        with pytest.raises(WorkspaceError, match="start the studio again"):
+            future.result()
+    with pytest.raises(WorkspaceError, match="start the studio again"):
+        db.insert("people", [person("later")])
+    assert names(db) == set()
+
+
 def test_gathered_inserts_count_what_each_caller_added(db: Database) -> None:
     held, go = hold(db)
     with ThreadPoolExecutor(8) as pool:
         counts = [pool.submit(db.insert, "people", [person("same"), person(f"own {i}")]) for i in range(8)]
-        while db._writer._queue.qsize() < 8:
+        while db._writer._queue.qsize() < 8 and not any(future.done() for future in counts):
             time.sleep(0.001)
         go.set()
         total = sum(future.result() for future in counts)
@@ -239,14 +268,14 @@ def test_fifty_threads_write_and_none_is_lost_or_doubled(settings: Settings) -> 
                 wrong.append(n)
             time.sleep(0.005)
 
-    readers = [threading.Thread(target=look) for _ in range(4)]
-    with ThreadPoolExecutor(50) as pool:
+    with ThreadPoolExecutor(54) as pool:
+        readers = [pool.submit(look) for _ in range(4)]
+        try:
+            list(pool.map(produce, range(50)))
+        finally:
+            done.set()
         for reader in readers:
-            reader.start()
-        list(pool.map(produce, range(50)))
-    done.set()
-    for reader in readers:
-        reader.join()
+            reader.result()
     assert not wrong
     assert len(acknowledged) == 1000
     assert names(db) == set(acknowledged)
@@ -338,7 +367,7 @@ def killed_round(home: Path, seconds: float) -> list[str]:
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(home)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "open\n"
-    threading.Timer(seconds, lambda: os.kill(child.pid, signal.SIGKILL)).start()
+    threading.Timer(seconds, child.kill).start()
     lines = child.stdout.read().split("\n")
     child.wait()
     return [line for line in lines[:-1] if len(line) == 36]
