@@ -63,9 +63,14 @@ class Downloads:
         with self._lock:
             if self._now is not None and not self._now.done and not self._now.error:
                 raise BadInput(f"{self._now.hub_id} is still being fetched; wait for it.")
-            self._now = Download(hub_id, arrived)
-            threading.Thread(target=self._fetch, args=(self._now,), name="model-download", daemon=True).start()
-            return self._now
+            download = Download(hub_id, arrived)
+            before, self._now = self._now, download
+            try:
+                threading.Thread(target=self._fetch, args=(download,), name="model-download", daemon=True).start()
+            except RuntimeError as error:
+                self._now = before  # else this one would be waited for, and never be over
+                raise BadInput("There is no memory to fetch a model just now; free some and try again.") from error
+            return download
 
     def _fetch(self, download: Download) -> None:
         try:

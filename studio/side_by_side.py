@@ -132,18 +132,19 @@ def merge(sources: Sequence[Callable[[], Iterator[str]]], stop: threading.Event)
                     break
         except StudioError as failed:
             error = str(failed)
-        except Exception:
+        except BaseException:
             log.exception("a stream failed")
             error = str(EngineError("The model stopped in the middle; the app's log says why. Ask again."))
-        put(index, Column(text, True, error))
+        finally:  # whatever it was: else its column would be waited for without end
+            put(index, Column(text, True, error))
 
     def grown() -> bool:
         return fresh
 
     threads = [threading.Thread(target=read, args=(i, s), daemon=True) for i, s in enumerate(sources)]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         while True:
             with changed:
                 changed.wait_for(grown)

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -307,6 +308,7 @@ def test_a_stop_is_passed_to_an_engine_in_the_middle_of_a_batch(models: Models, 
         if n == 3:
             run.request_stop()
             while not models.cancelled:
+                assert "stop-watch" in {thread.name for thread in threading.enumerate()}
                 time.sleep(0.01)
 
     models.on_answer = wait_for_cancel

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,7 +186,8 @@ def test_a_stop_keeps_what_is_there_and_says_so(tmp_path: Path, use: Any) -> Non
             for n, result in enumerate(super().generate(requests)):
                 if n == 10:
                     run.request_stop()
-                    self._cancelled.wait()
+                    while not self._cancelled.wait(0.01):
+                        assert "stop-watch" in {thread.name for thread in threading.enumerate()}
                 yield result if not self._cancelled.is_set() else GenResult(result.index, "", "cancelled")
 
     use(Stoppable(numbered))

@@ -4,13 +4,15 @@ pair twice except in a planned repeat, everything gets done, and the memory is w
 from __future__ import annotations
 
 import random
-import threading
+import time
 import uuid
 from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from at_once import at_once
 from labelling import seed_project
 from simulation import Crowd, check_nobody_twice, labels_by_item
 
@@ -86,31 +88,20 @@ def test_real_threads_over_the_real_database(db: Any) -> None:
     project = seed_project(db, 60)
     projects.change(db, project.project_id, replace(PLAIN, overlap=2))
     ours = Assignment(db, lease_seconds=0.3)
-    failures: list[BaseException] = []
-    together = threading.Barrier(32)
 
     def label(who: str) -> None:
         rng = random.Random(who)
-        try:
-            together.wait()
-            idle = 0
-            while idle < 4:
-                served = ours.serve(who, project.project_id, rng.choice([2, 6]))
-                idle = 0 if served else idle + 1
-                if rng.random() < 0.1 or not served:
-                    threading.Event().wait(rng.uniform(0, 0.4))  # a crash, or nothing to do
-                    continue
-                votes = [Vote(str(uuid.uuid4()), s.impression.impression_id, "cast", rng.choice("ab")) for s in served]
-                assert all(o.accepted for o in preferences.record(db, who, votes, assignment=ours))
-        except BaseException as error:
-            failures.append(error)
+        idle = 0
+        while idle < 4:
+            served = ours.serve(who, project.project_id, rng.choice([2, 6]))
+            idle = 0 if served else idle + 1
+            if rng.random() < 0.1 or not served:
+                time.sleep(rng.uniform(0, 0.4))  # a crash, or nothing to do
+                continue
+            votes = [Vote(str(uuid.uuid4()), s.impression.impression_id, "cast", rng.choice("ab")) for s in served]
+            assert all(o.accepted for o in preferences.record(db, who, votes, assignment=ours))
 
-    threads = [threading.Thread(target=label, args=(f"person-{k}",)) for k in range(32)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not failures
+    at_once([partial(label, f"person-{k}") for k in range(32)])
     check_nobody_twice(db, project.project_id)
     done = labels_by_item(db, project.project_id)
     assert len(done) == 60
@@ -130,17 +121,11 @@ def test_two_late_votes_that_arrive_together_are_told_apart(db: Any) -> None:
         [served] = ours.serve(who, project.project_id, 5)
         shown[who] = served.impression.impression_id
         now[0] += 121
-    together = threading.Barrier(3)
 
     def vote(who: str) -> None:
-        together.wait()
         preferences.record(db, who, [Vote(str(uuid.uuid4()), shown[who], "cast", "a")], assignment=ours)
 
-    threads = [threading.Thread(target=vote, args=(who,)) for who in shown]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    at_once([partial(vote, who) for who in shown])
     [labels] = labels_by_item(db, project.project_id).values()
     assert sorted(label.extra for label in labels) == [False, True, True]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,8 +129,22 @@ def test_without_the_hub_a_download_says_what_to_do_instead() -> None:
     downloads = Downloads()
     downloads.start("someone/some-model", lambda: arrived.append(True))
     while (now := downloads.now) is not None and not (now.error or now.done):
-        pass
+        time.sleep(0.01)
     assert now is not None
     assert now.error == UNREACHABLE
     assert arrived == []
     downloads.start("someone/some-model", lambda: None)  # a failed one is in nobody's way
+
+
+def test_a_download_that_there_is_no_thread_for_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoMore(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    downloads = Downloads()
+    with monkeypatch.context() as short:
+        short.setattr("studio.model_download.threading.Thread", NoMore)
+        with pytest.raises(BadInput, match="no memory"):
+            downloads.start("someone/some-model", lambda: None)
+    assert downloads.now is None
+    downloads.start("someone/some-model", lambda: None)

@@ -24,11 +24,14 @@ import gradio as gr
 import httpx
 import psutil
 import pytest
+from at_once import at_once
 from conftest import free_port
 from fakes import FakeEngine
 from http_app import served
 from labelling import prompt, seed_project
 from openai_server import OpenAIServer, openai_server
+from run_studio import ended as is_over
+from run_studio import wait
 
 from data import labels, models, people, projects, prompts, runs
 from data.engine import ModelSpec
@@ -121,17 +124,15 @@ def test_two_start_clicks_of_a_visitor_are_one_run(tmp_path: Path) -> None:
     with open_studio(Settings(home=tmp_path / "workspace", visitor=True)) as studio:
         viewer = studio.viewer(Request({VISITOR_COOKIE: "a" * 32}))
         studio.project(viewer)
-        start, told = threading.Barrier(8), []
+        told = []
 
-        def click(_: int) -> None:
-            start.wait()
+        def click() -> None:
             try:
                 studio.start_run(viewer, "generate", "tests.jobs_child", "one", {"args": {}}, {}, [], RunSize(1))
             except LimitReached as error:
                 told.append(str(error))
 
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(click, range(8)))
+        at_once([click] * 8)
         assert len(told) == 7
         assert all("one run at a time" in one for one in told)
         assert len(runs.of_project(studio.db, studio.project(viewer).project_id)) == 1
@@ -152,13 +153,10 @@ def test_two_start_clicks_on_ones_own_machine_are_two_runs_one_after_the_other(s
 
 
 def ended(studio: Studio, number: int) -> list[Run]:
-    """Wait until so many runs are over."""
-    while True:
-        rows = [row["run_id"] for row in studio.db.rows("select run_id from runs")]
-        found = [runs.get(studio.db, run_id) for run_id in rows]
-        if len(found) == number and all(run.status not in ("queued", "running") for run in found):
-            return found
-        time.sleep(0.05)
+    """Wait until the runs, so many of them, are over."""
+    found = [runs.get(studio.db, row["run_id"]) for row in studio.db.rows("select run_id from runs")]
+    assert len(found) == number
+    return [wait(studio.db, run.run_id, is_over) for run in found]
 
 
 def add_run(studio: Studio, project: Project, run_id: str, kind: Any, status: Any, result: dict[str, Any]) -> Run:
@@ -284,17 +282,19 @@ def test_stop_ends_an_answer_in_the_browser_and_at_the_server(studio: Studio, pa
         object.__setattr__(studio.settings, "port", free_port())
         demo = build_ui(studio)
         demo.launch(**launch_options(studio))
-        page.goto(f"http://127.0.0.1:{studio.settings.port}/models?model={slow.model_id}")
-        page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
-        page.locator("#try-go").click()
-        page.locator("#try-answer .text.live", has_text="more more").wait_for()
-        page.get_by_role("button", name="Stop").click()
-        page.get_by_role("button", name="Stop").wait_for(state="hidden")
-        assert quiet()
-        while time.monotonic() - words[-1] < 1:
-            time.sleep(0.1)
+        try:
+            page.goto(f"http://127.0.0.1:{studio.settings.port}/models?model={slow.model_id}")
+            page.wait_for_function("document.querySelector('.st-where')?.textContent.length > 0")
+            page.locator("#try-go").click()
+            page.locator("#try-answer .text.live", has_text="more more").wait_for()
+            page.get_by_role("button", name="Stop").click()
+            page.get_by_role("button", name="Stop").wait_for(state="hidden")
+            assert quiet()
+            while time.monotonic() - words[-1] < 1:
+                time.sleep(0.1)
+        finally:
+            demo.close(verbose=False)
         assert len(words) < 200, "of 256 that were asked for"
-        demo.close(verbose=False)
 
 
 # --- secrets ---
@@ -330,11 +330,13 @@ def test_a_typed_key_is_nowhere_but_in_memory(
         child, lines = threading.Event(), []
         watching = threading.Thread(target=watch_children, args=(child, lines))
         watching.start()
-        for model in saved.values():
-            data.generate.start(model.model_id, 2, "new", 1, 0.8, 1, 64, "", HERE)
-        found = ended(studio, 2)
-        child.set()
-        watching.join()
+        try:
+            for model in saved.values():
+                data.generate.start(model.model_id, 2, "new", 1, 0.8, 1, 64, "", HERE)
+            found = ended(studio, 2)
+        finally:
+            child.set()
+            watching.join()
         assert {run.status for run in found} == {"finished", "failed"}, found
         assert f"Bearer {SECRET}" in {asked.headers.get("Authorization") for asked in server.asked}
     assert any("labeling.generate" in line for line in lines), "a child was seen"

@@ -24,7 +24,7 @@ def words(*said: str, wait: float = 0.0) -> Callable[[], Iterator[str]]:
     return stream
 
 
-def failing(after: str, error: Exception) -> Callable[[], Iterator[str]]:
+def failing(after: str, error: BaseException) -> Callable[[], Iterator[str]]:
     def stream() -> Iterator[str]:
         yield after
         raise error
@@ -64,8 +64,9 @@ def test_one_that_fails_says_so_and_the_other_goes_on() -> None:
     assert (last[1].text, last[1].error) == ("whole", "")
 
 
-def test_a_fault_of_the_app_is_told_without_its_details() -> None:
-    *_, last = merge([failing("half", KeyError("a detail"))], threading.Event())
+@pytest.mark.parametrize("fault", [KeyError("a detail"), SystemExit("a detail")])
+def test_a_fault_of_the_app_is_told_without_its_details(fault: BaseException) -> None:
+    *_, last = merge([failing("half", fault)], threading.Event())
     assert last[0].done
     assert "a detail" not in last[0].error
     assert "log" in last[0].error
