@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,13 +122,13 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
                 process.kill()
 
 
-def check_learned_the_same(run: RunDir, one: RunDir, stray: float = 0.0) -> None:
+def check_learned_the_same(run: RunDir, one: RunDir, stray: float = 0.0, same: Sequence[str] = SAME) -> None:
     """Loss by loss and weight by weight, within fp32. `stray`: the share of weights that may be elsewhere, because their gradient
     is nothing but rounding, of which Adam makes a whole step."""
     several, alone = (events(each, "metrics") for each in (run, one))
     assert len(several) == len(alone) > FEW["max_steps"]
     for mine, other in zip(several, alone, strict=True):
-        for name in SAME:
+        for name in same:
             assert (name in mine) == (name in other)
             near = 2e-3 if name == "eval_loss" else 2e-5  # SFT's held-out loss is a mean of the batches' means over tokens
             assert mine.get(name, 0) == pytest.approx(other.get(name, 0), abs=near, rel=2e-5), (name, mine["step"])
@@ -310,7 +310,9 @@ def test_two_processes_learn_what_one_learns_from_the_same_answers(
     one = sampled_by_one(tmp_path / "one", method, kind(**SAMPLING, **more, batch_size=16), monkeypatch)
     run = run_of(tmp_path / "run", method, kind(**SAMPLING, **more, batch_size=8))
     begin_as_if(run, "tests.sampled_alike" if preset == "ddp" else "tests.fsdp_on_cpu", preset)
-    check_learned_the_same(run, one)
+    # entropy is a mean over tokens, then over a step's parts: two processes part the same answers in another way
+    same = [name for name in SAME if name != "entropy" or "accumulation" not in more]
+    check_learned_the_same(run, one, same=same)
     learned = [event for event in events(run, "metrics") if "loss" in event]
     assert all(event["reward_std"] > 0 and event["grad_norm"] > 0 for event in learned), "there was something to learn"
     assert statuses(run) == ["running", "finished"]
