@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.hf_api import RepoFile
 
 from data.copies_place import Content
 from data.errors import WorkspaceError
+from data.hub_client import api
 
 PREFIX = "hf://datasets/"
 EVERY_S = 5.0
@@ -33,7 +34,7 @@ class HubPlace:
         self._repo = name.removeprefix(PREFIX).strip("/")
         if self._repo.count("/") != 1:
             raise WorkspaceError(f"{name!r} is no data set; write hf://datasets/owner/name, or a folder.")
-        self._api = HfApi()
+        self._api = api()
 
     @property
     def every_s(self) -> float:

@@ -97,6 +97,9 @@ def _fetch(run: RunDir, wanted: Wanted, path: Path) -> tuple[int, int | None]:
     import pyarrow.parquet as pq
     from datasets import load_dataset
 
+    from data import hub_client
+
+    hub_client.limit_silence()
     data = load_dataset(
         f"hf://datasets/{wanted.dataset}",  # the prefix keeps a folder of that name from being read instead
         wanted.config or None,

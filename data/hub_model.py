@@ -85,9 +85,11 @@ def main(run: RunDir) -> dict[str, Any]:
 
 
 def _push(wanted: Wanted, files: list[Path]) -> str:
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
-    api = HfApi()
+    from data import hub_client
+
+    api = hub_client.api()
     make_repository(api, wanted.repository, "model", wanted.private)
     added = [CommitOperationAdd(file.name, published(file)) for file in files]
     return str(api.create_commit(wanted.repository, added, commit_message="Push from Alignment Studio", repo_type="model").oid)

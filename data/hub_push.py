@@ -91,9 +91,11 @@ def cut(source: Path, folder: Path) -> dict[str, int]:
 
 
 def _push(folder: Path, names: list[str], wanted: Wanted) -> str:
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd
 
-    api = HfApi()
+    from data import hub_client
+
+    api = hub_client.api()
     make_repository(api, wanted.dataset, "dataset", wanted.private)
     files = [CommitOperationAdd(name, str(folder / name)) for name in names]
     done = api.create_commit(wanted.dataset, files, commit_message="Push from Alignment Studio", repo_type="dataset")

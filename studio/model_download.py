@@ -120,6 +120,9 @@ def _size(hub_id: str) -> tuple[int, Path]:
 def _snapshot(hub_id: str) -> None:
     from huggingface_hub import snapshot_download
 
+    from data import hub_client
+
+    hub_client.limit_silence()
     broken = f"{hub_id} broke off while it was fetched; try again: the files that are whole are kept."
     _ask(hub_id, lambda: snapshot_download(hub_id, allow_patterns=PATTERNS), broken)
 

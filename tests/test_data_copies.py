@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,11 +19,12 @@ from typing import Any
 
 import pytest
 from hub_server import HubServer
+from huggingface_hub import close_session, constants
 from hypothesis import given
 from hypothesis import strategies as st
 from labelling import seed_project
 
-from data import completions, copies, copies_pieces, copies_place, copies_runs, impressions, labels, projects, runs
+from data import completions, copies, copies_pieces, copies_place, copies_runs, hub_client, impressions, labels, projects, runs
 from data.copies import Copier, recover
 from data.copies_hub import HubPlace
 from data.copies_pieces import Piece, chain, cut, pieces
@@ -632,6 +634,21 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(tmp_path: Path) -> N
     assert "check its name, HF_TOKEN and the network." in done.stderr, done.stderr
     with pytest.raises(WorkspaceError, match="no data set"):
         HubPlace("hf://datasets/labels")
+
+
+def test_a_hub_that_falls_silent_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and never answers; its library would wait for ever, and the app's end with it."""
+    monkeypatch.setattr(hub_client, "SILENT_S", 0.1)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    place = HubPlace("hf://datasets/someone/labels")
+    close_session()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            place._api.endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(WorkspaceError, match="timed out"):
+                place.sizes()
+    finally:
+        close_session()  # the next one is patient again
 
 
 def test_the_hub_is_asked_for_no_more_commits_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
