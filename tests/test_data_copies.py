@@ -513,7 +513,7 @@ def _run(run_id: str, project_id: str, status: str) -> dict[str, object]:
 
 
 CHILD = """
-import sys, uuid
+import sys, time, uuid
 from pathlib import Path
 from data.copies import Copier
 from data.copies_place import FolderPlace
@@ -526,12 +526,19 @@ db = Database(settings)
 place = FolderPlace(Path(bucket)); place.every_s = 0.01
 copier = Copier(settings, db, place)
 copier.start()
+
+def wait_for_a_copy():
+    before = copier.status.last_at
+    while copier.status.last_at == before:
+        if copier.status.problem:
+            sys.exit(copier.status.problem)
+        time.sleep(0.001)
+
 while True:
     name = uuid.uuid4().hex
     projects.create(db, name)
-    before = copier.status.last_at
-    while copier.status.last_at == before: pass
-    while copier.status.last_at == before: pass
+    wait_for_a_copy()
+    wait_for_a_copy()
     print(name, flush=True)
 """
 
@@ -539,16 +546,19 @@ while True:
 @pytest.mark.parametrize("seconds", [0.1, 0.35])
 def test_what_was_copied_survives_kill_9_and_the_loss_of_the_disk(tmp_path: Path, seconds: float) -> None:
     """A name is printed after a copy that was taken later than its commit... twice over, so that one began after it."""
-    home, bucket = tmp_path / "home", tmp_path / "bucket"
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(home), str(bucket)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    home, bucket, log = tmp_path / "home", tmp_path / "bucket", tmp_path / "log"
+    with log.open("wb") as said:
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(home), str(bucket)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
     assert child.stdout is not None
     printed = [child.stdout.readline().strip()]
+    assert printed[0], log.read_text()
     time.sleep(seconds)
     child.send_signal(signal.SIGKILL)
     printed += child.stdout.read().split()

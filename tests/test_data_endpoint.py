@@ -318,13 +318,25 @@ PATIENT = EndpointLimits(read_s=600, total_s=600)
 
 def test_cancel_is_heard_while_the_server_is_silent(server: OpenAIServer) -> None:
     engine = engine_at(server.url("silent"), limits=PATIENT)
-    threading.Timer(0.3, engine.cancel).start()
-    results = list(engine.generate([ask(f"{i}") for i in range(20)]))
+    _cancel_once_asked(engine, server, "number")
+    results = list(engine.generate([ask(f"number {i}") for i in range(20)]))
     assert [r.finish_reason for r in results] == ["cancelled"] * 20
-    threading.Timer(0.3, engine.cancel).start()
-    assert list(engine.stream(ask())) == []
-    threading.Timer(0.3, engine.cancel).start()
-    assert {r.error for r in engine.label_logprobs([LabelRequest((Message("user", "x"),))])} == {"It was cancelled."}
+    _cancel_once_asked(engine, server, "a stream")
+    assert list(engine.stream(ask("a stream"))) == []
+    _cancel_once_asked(engine, server, "a label")
+    assert {r.error for r in engine.label_logprobs([LabelRequest((Message("user", "a label"),))])} == {"It was cancelled."}
+
+
+def _cancel_once_asked(engine: EndpointEngine, server: OpenAIServer, words: str) -> None:
+    """From a thread, and never before there is something to cancel: however slow the machine is, a cancel that came too early
+    would cancel nothing."""
+
+    def cancel() -> None:
+        while not any(words in body["messages"][-1]["content"] for body in server.bodies) and not server.release.is_set():
+            time.sleep(0.01)
+        engine.cancel()
+
+    threading.Thread(target=cancel, daemon=True).start()
 
 
 def test_cancel_cuts_a_stream_so_that_the_server_can_stop(server: OpenAIServer) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from at_once import at_once
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -135,16 +135,13 @@ def test_two_senders_of_one_id_cannot_both_be_told_that_it_is_stored(db: Databas
     impressions.add(db, [shown(project, i) for i in "ij"])
     first = cast(shown(project, "i"), "a")
     told: list[str] = []
-    start = threading.Barrier(8)
 
     def work(n: int) -> None:
-        start.wait()
         event = first if n % 2 else replace(first, impression_id="j")
         if not labels.append_each(db, [event])[0].problem:
             told.append(event.impression_id)
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
+    at_once([partial(work, n) for n in range(8)])
     (kept,) = labels.current(db, project.project_id)
     assert told == [kept.impression_id] * 4
 
@@ -218,10 +215,8 @@ def test_fifty_annotators_at_once(db: Database, project: Project) -> None:
     served = {w: [shown(project, f"{w}-{i}", annotator=f"w{w}") for i in range(10)] for w in range(50)}
     impressions.add(db, list(itertools.chain(*served.values())))
     refused: list[int] = []
-    start = threading.Barrier(50)
 
     def work(worker: int) -> None:
-        start.wait()
         for i in range(0, 10, 2):
             batch = [cast(s, "a") for s in served[worker][i : i + 2]]
             for _ in range(2):
@@ -232,8 +227,7 @@ def test_fifty_annotators_at_once(db: Database, project: Project) -> None:
             except BadInput:
                 refused.append(worker)
 
-    with ThreadPoolExecutor(50) as pool:
-        list(pool.map(work, range(50)))
+    at_once([partial(work, worker) for worker in range(50)])
     assert len(refused) == 250
     stored = labels.current(db, project.project_id)
     assert len(stored) == 500
