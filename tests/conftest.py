@@ -187,6 +187,7 @@ class AppProcess:
     def start(self) -> None:
         self.log = self.home.parent / f"{self.home.name}-app.log"
         with self.log.open("ab") as out:
+            before = out.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "app.py", "--home", str(self.home), "--port", str(self.port), *self.flags],
                 cwd=ROOT,
@@ -194,14 +195,15 @@ class AppProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
-        while True:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the app ended: {self.log.read_text()[-3000:]}")
-            try:
-                urllib.request.urlopen(self.url, timeout=5).read()
-                return
-            except OSError:
-                time.sleep(0.2)
+        try:
+            while b"Alignment Studio is on" not in self.log.read_bytes()[before:]:
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"the app ended: {self.log.read_text()[-3000:]}")
+                time.sleep(0.1)
+            urllib.request.urlopen(self.url).read()
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         if self.process is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
-from data import accounts, members, people
+from data import accounts, members, people, runs
 from data.database import Database
 from data.records import ProjectSettings
 from data.settings import Settings
@@ -37,8 +38,10 @@ def main(home: str, seconds: str, annotators: str) -> None:
     jobs.reconcile()
     args = {"args": {"steps": int(seconds) * 5, "seconds_a_step": 0.2}}
     run = jobs.start("generate", "tests.jobs_child", "a long run", project.project_id, args)
-    while not db.value("select pid from runs where run_id = ?", [run.run_id]):
-        pass
+    while not (started := runs.get(db, run.run_id)).pid:
+        if started.status not in ("queued", "running"):
+            sys.exit(f"the run was not started: {started.error}")
+        time.sleep(0.01)
     print(json.dumps({"run_id": run.run_id, "cookies": cookies}))
     jobs.close()
     db.close()

@@ -48,6 +48,8 @@ def test_an_app_on_a_new_disk_has_the_labels_of_the_old_one(serve_app: Callable[
     assert call(f"{app.url}/api/label/batch?n=1")["progress"]["mine"] == 7
     more = label(app.url, 3)
     while not any(next(iter(more)) in f.read_text("utf-8", "replace") for f in (bucket / "journal").iterdir()):
+        assert app.process.poll() is None, app.log.read_text()
+        assert "could not be copied" not in (log := app.log.read_text()), log
         time.sleep(0.1)  # copied by itself, within seconds
     page.goto(app.url)
     page.get_by_text("Labels are copied to").wait_for()

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 from label_browser import press, saved, visit
 
+from studio import processes
 from tests.conftest import ROOT, AppProcess
 
 ROUNDS, MANY_ROUNDS = 1, 20
@@ -135,6 +136,12 @@ def wait_for(clients: Sequence[Outbox], more: int) -> None:
         time.sleep(0.01)
 
 
+def in_flight(client: Outbox) -> None:
+    """Until it is sending."""
+    while not client.sending.wait(1):
+        assert client.thread.is_alive(), "a client ended: a label was refused"
+
+
 @pytest.mark.slow  # a minute; test_studio_label_lost kills the server, test_studio_warm_training one beside a run
 def test_labels_and_a_run_survive_kill_9_of_the_app(serve_app: Callable[..., AppProcess], tmp_path: Path) -> None:
     home = tmp_path / "killed"
@@ -173,7 +180,7 @@ def test_labels_of_many_survive_20_kills_and_closed_tabs(
             else:
                 time.sleep(rng.random() / 2)
                 if round_ % 2:  # else it is left to chance what is going on
-                    clients[round_ // 2 % CLIENTS].sending.wait()
+                    in_flight(clients[round_ // 2 % CLIENTS])
                 app.kill()
             app.start()
         wait_for(clients, 40)
@@ -211,7 +218,10 @@ class Tabs:
 
 def _assert_run_goes_on_or_finished(home: Path, run_id: str) -> None:
     events = home / "runs" / run_id / "events.jsonl"
+    going_on = True
     while '"finished"' not in events.read_text():
+        assert going_on, f"the run ended otherwise: {events.read_text()[-1000:]}"
+        going_on = processes.find(events.parent) is not None
         time.sleep(0.2)
     time.sleep(3)  # the app takes the last events in
     assert events.read_text().count('"status": "running"') == 1, "the run was started twice"
