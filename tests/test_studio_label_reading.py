@@ -290,5 +290,6 @@ def test_code_is_copied_with_a_button(site: Site, page: Any) -> None:
     page.locator(".al-code").hover()
     page.get_by_role("button", name="Copy this code").click()
     page.locator(".al-copy", has_text="Copied").wait_for()
-    assert page.evaluate("navigator.clipboard.readText()") == code
+    page.evaluate("() => { navigator.clipboard.readText().then((text) => { window.copied = text; }); }")
+    page.wait_for_function("code => window.copied === code", arg=code)
     assert page.locator(READY).count() == 1
