@@ -32,6 +32,7 @@ os.environ.pop("SPACE_ID", None)
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SCREENSHOTS = ROOT / "tests" / "screenshots"
+STORED = "local_storage,indexeddb,file_systems,service_workers,cache_storage"  # all would be the GPU's cache too, if that answers
 CHROMIUM_ARGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -147,7 +148,7 @@ def page(visitor: Any) -> Iterator[Any]:
     visitor.clear_cookies()
     client = visitor.new_cdp_session(stays)
     for origin in {"/".join(url.split("/")[:3]) for url in seen if url.startswith("http")}:
-        client.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+        client.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": STORED})
     client.detach()
 
 

@@ -191,7 +191,9 @@ def test_a_killed_worker_is_said_to_everybody_and_started_anew(inference: Infere
     streams = [inference.stream(base, ask(max_new_tokens=240)) for _ in range(3)]
     for stream in streams:
         next(stream)
-    os.kill(inference.status().pid, signal.SIGKILL)
+    pid = inference.status().pid
+    assert pid, "0 would be this process and all that belong to it"
+    os.kill(pid, signal.SIGKILL)
     for stream in streams:
         with pytest.raises(EngineError, match=r"ended in the middle of this .* ask again"):
             list(stream)
@@ -218,6 +220,7 @@ def test_the_worker_ends_when_the_app_is_killed(tmp_path: Path, base: ModelSpec)
     app = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert app.stdout is not None
     worker = int(app.stdout.readline())
+    assert worker
     os.kill(worker, 0)
     app.kill()
     app.wait()

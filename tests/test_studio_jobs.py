@@ -378,6 +378,8 @@ def test_a_launch_that_was_never_written_down_is_not_done_twice(
         patched.setattr("studio.jobs.runs.update", lambda *args, **fields: (_ for _ in ()).throw(OSError("the server dies here")))
         run = begin(first, project, steps=40, seconds_a_step=0.05)
         while not (settings.runs_dir / run.run_id / "events.jsonl").exists():
+            child = first._children.get(run.run_id)
+            assert child is None or child.poll() is None, folder_of(settings, run).log_tail()
             time.sleep(0.02)
         first.close()
     assert runs.get(db, run.run_id).status == "queued"
