@@ -205,9 +205,21 @@ def read_events(lines: bytes) -> list[dict[str, Any]]:
     return [_parse(line) for line in lines.splitlines() if line.strip()]
 
 
+def read_line(line: bytes) -> Any:
+    """The JSON value of a line; ValueError for what is none, or could not be stored: half a character, a number that is none."""
+    value = json.loads(line, parse_constant=_no_number)
+    if b"\\u" in line:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(line)
+        event = read_line(line)
     except (ValueError, RecursionError):
         event = None
     return event if isinstance(event, dict) else {"type": "log", "text": line.decode("utf-8", "replace")}

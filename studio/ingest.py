@@ -19,6 +19,7 @@ from data.database import Database
 from data.engine import ModelSpec
 from data.errors import BadInput
 from data.records import Completion, Judgment, ModelKind, Run, content_id, now
+from data.rundir import read_line
 from data.settings import Settings
 from training.config import method_named
 from training.methods import METHOD_FACTS, is_training
@@ -151,10 +152,10 @@ def _batches(file: Path, offset: int) -> Iterator[tuple[list[bytes], int]]:
 def _record(kind: type[R], line: bytes, run: Run) -> R | None:
     """A line as a record of this run and project, whatever it says of itself; None when it is none."""
     try:
-        raw = json.loads(line)
+        raw = read_line(line)
         known = {f.name: raw[f.name] for f in fields(kind) if f.name in raw}
         return kind(**{**known, "run_id": run.run_id, "project_id": run.project_id, "created_at": now()})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         log.warning("run %s wrote a line that is no %s: %s", run.run_id, kind.__name__, error)
         return None
 

@@ -309,23 +309,29 @@ class Jobs:
         """Take in what the run has said and written since the last look; see it off when its process has gone."""
         folder = RunDir(self._settings.runs_dir / run.run_id)
         alive = self._is_alive(run)
-        ended = self._take_events(run, folder)
+        try:
+            self._take_in(run, folder)
+        finally:  # also of what cannot be taken in (a full disk, a line that is no use) the end is heard, and brought about
+            if not alive:
+                self._begin_to_see_off(run.run_id)
+            elif time.monotonic() > self._kill_at.get(run.run_id, float("inf")):
+                processes.end(_process(run), folder.path, signal.SIGKILL)
+
+    def _take_in(self, run: Run, folder: RunDir) -> None:
+        if self._take_events(run, folder):
+            self._kill_at.setdefault(run.run_id, time.monotonic() + LINGER_S)
         if run.kind == "generate":
             offset = self._taken.get(run.run_id, 0)
             self._taken[run.run_id] = ingest.candidates(self._db, run, folder.path, offset).offset
-        if not alive:
-            thread = threading.Thread(target=self._see_off, args=(run.run_id,), name=f"ending {run.run_id[:8]}", daemon=True)
-            self._ending[run.run_id] = thread
-            try:
-                thread.start()
-            except RuntimeError:  # no memory for it just now: the next look tries again
-                del self._ending[run.run_id]
-                raise
-            return
-        if ended:
-            self._kill_at.setdefault(run.run_id, time.monotonic() + LINGER_S)
-        if time.monotonic() > self._kill_at.get(run.run_id, float("inf")):
-            processes.end(_process(run), folder.path, signal.SIGKILL)
+
+    def _begin_to_see_off(self, run_id: str) -> None:
+        thread = threading.Thread(target=self._see_off, args=(run_id,), name=f"ending {run_id[:8]}", daemon=True)
+        self._ending[run_id] = thread
+        try:
+            thread.start()
+        except RuntimeError:  # no memory for it just now: the next look tries again
+            del self._ending[run_id]
+            raise
 
     def _is_alive(self, run: Run) -> bool:
         child = self._children.get(run.run_id)

@@ -20,7 +20,7 @@ import pytest
 from data import completions, judgments, models, projects, prompts, runs
 from data.database import Database
 from data.engine import Message
-from data.errors import LimitReached, NotFound, RunError, WorkspaceError
+from data.errors import BadInput, LimitReached, NotFound, RunError, WorkspaceError
 from data.records import Judgment, Project, Prompt, Run, now
 from data.rundir import RunDir, sha256_of
 from data.settings import Settings
@@ -628,3 +628,55 @@ def test_a_run_whose_end_there_was_no_thread_for_ends_at_the_next_look(
     for thread in [*jobs._ending.values()]:
         thread.join()
     assert runs.get(db, run.run_id).status == "finished"
+
+
+def test_a_run_whose_words_cannot_be_taken_in_ends_all_the_same(
+    jobs: Jobs, db: Database, project: Project, asked: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be shown as running, and hold its device, for as long as the studio is open."""
+
+    def candidates(*_: Any) -> Any:
+        raise BadInput("No line of this can be stored.")
+
+    monkeypatch.setattr("studio.jobs.ingest.candidates", candidates)
+    done = wait(db, begin(jobs, project, "generate", completions=lines_for(asked, 1)).run_id, ended)
+    assert (done.status, done.error) == (
+        "finished",
+        "The run ended, but what it left could not be taken in: No line of this can be stored.",
+    )
+
+
+def test_a_stubborn_run_is_ended_although_the_disk_is_full(
+    jobs: Jobs, db: Database, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = wait(db, begin(jobs, project, steps=100_000, seconds_a_step=0.02, ending="stubborn").run_id, started)
+
+    def full(*_: Any) -> Any:
+        raise WorkspaceError("The disk is full.")
+
+    with monkeypatch.context() as no_room:
+        no_room.setattr(jobs, "_take_events", full)
+        jobs.stop(run.run_id)
+        jobs.stop(run.run_id)
+        child = jobs._children[run.run_id]
+        while child.poll() is None:
+            time.sleep(0.02)
+    assert wait(db, run.run_id, ended).status == "stopped"
+
+
+def test_a_last_word_that_cannot_be_stored_keeps_no_run_going(
+    jobs: Jobs, db: Database, settings: Settings, project: Project
+) -> None:
+    run = wait(db, begin(jobs, project, wait_at=1, ending="linger").run_id, started)
+    folder = folder_of(settings, run)
+    last = [
+        rb'{"type": "result", "half": "\ud800"}',
+        b'{"type": "progress", "loss": NaN}',
+        b'{"type": "status", "status": "finished"}',
+    ]
+    with (folder.path / "events.jsonl").open("ab") as file:
+        file.write(b"\n".join(last) + b"\n")
+    os.kill(run.pid, signal.SIGKILL)
+    done = wait(db, run.run_id, ended)
+    assert (done.status, done.result) == ("finished", {})
+    assert [event["type"] for event in folder.tail(0).events][-3:] == ["log", "log", "status"]
