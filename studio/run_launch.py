@@ -21,6 +21,7 @@ from studio import processes
 from studio.warm import WarmStart
 from training import reporting
 
+GIT_S = 20.0
 OWN_PACKAGES = frozenset({"data", "training", "labeling", "evals", "tests"})  # whose modules a run may be
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "duckdb", "gradio")
 KEY_GONE = (
@@ -79,16 +80,17 @@ def versions() -> dict[str, str]:
 
 
 def git() -> dict[str, Any]:
-    """Commit of the code and whether tracked files differ from it; empty where it is no checkout (or git is missing)."""
+    """Commit of the code and whether tracked files differ from it; empty where it is no checkout (or git is missing, or hangs: no
+    run waits for it)."""
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return {"commit": "", "dirty": None}
 
 
 def _git(*args: str) -> str:
-    done = subprocess.run(["git", *args], cwd=processes.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["git", *args], cwd=processes.ROOT, capture_output=True, text=True, check=True, timeout=GIT_S)
     return done.stdout.strip()
 
 

@@ -24,7 +24,7 @@ from data.errors import BadInput, LimitReached, NotFound, RunError, WorkspaceErr
 from data.records import Judgment, Project, Prompt, Run, now
 from data.rundir import RunDir, sha256_of
 from data.settings import Settings
-from studio import processes
+from studio import processes, run_launch
 from studio.jobs import Jobs
 from studio.processes import Process
 
@@ -680,3 +680,13 @@ def test_a_last_word_that_cannot_be_stored_keeps_no_run_going(
     done = wait(db, run.run_id, ended)
     assert (done.status, done.result) == ("finished", {})
     assert [event["type"] for event in folder.tail(0).events][-3:] == ["log", "log", "status"]
+
+
+def test_a_git_that_hangs_keeps_no_run_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that asks a folder on a server that is gone."""
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\nexec sleep 600\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(run_launch, "GIT_S", 0.1)
+    assert run_launch.git() == {"commit": "", "dirty": None}
