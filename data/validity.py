@@ -6,7 +6,8 @@
 
 What leaks is configurable. A pattern is a plain phrase ("our in-house model Orion"), found as whole words whatever the case and
 the spacing. Between slashes it is a regular expression, and since Python's matcher cannot be interrupted, only one whose cost is
-bounded beforehand is taken: no `*` or `+`, no back-references, no look-around, and at most MAX_WAYS ways to match at any place.
+bounded beforehand is taken: no `*` or `+`, no back-references, no look-around, at most MAX_WAYS ways to match at any place, and
+MAX_STEPS steps for all of them.
 Texts are scanned at both ends only (`SCANNED` characters each), so a megabyte costs as little as a page.
 """
 
@@ -17,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from re import _constants, _parser  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.errors import BadInput
 from data.records import Flag
@@ -26,6 +27,8 @@ SCANNED = 8_000
 MAX_PATTERN = 200  # characters
 MAX_PATTERNS = 100
 MAX_WAYS = 100
+MAX_STEPS = MAX_WAYS * MAX_PATTERN
+_MANY = 10**9
 _ERROR_LENGTH = 400  # characters: an answer that explains an error is longer than the error
 
 _KIND = (
@@ -103,14 +106,14 @@ def _compile(pattern: str) -> re.Pattern[str]:
         return _whole_words(re.escape(phrase))
     inner = pattern[1:-1]
     try:
-        ways = 1 if is_ours else _ways(_parser.parse(inner))
+        cost = _Cost(1, 1) if is_ours else _cost(_parser.parse(inner))
         compiled = _whole_words(inner)
     except (re.error, OverflowError, RecursionError) as error:
         raise BadInput(f"“{pattern}” cannot be used as a regular expression: {error}.") from None
+    if cost.ways > MAX_WAYS or cost.ways * cost.steps > MAX_STEPS:
+        raise BadInput(f"“{pattern}” can match in too many ways: use fewer ?, | and {{…}}, or a plain phrase.")
     if compiled.fullmatch(""):
         raise BadInput(f"“{pattern}” matches every text: make some part of it required.")
-    if ways > MAX_WAYS:
-        raise BadInput(f"“{pattern}” can match in too many ways: use fewer ?, | and {{…}}, or a plain phrase.")
     return compiled
 
 
@@ -118,27 +121,37 @@ def _whole_words(inner: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{inner})(?!\w)", re.IGNORECASE)
 
 
-def _ways(parsed: Any) -> int:
-    """An upper bound on the ways the expression can match at one place, hence on the work of trying; refuses what has none."""
-    total = 1
+class _Cost(NamedTuple):
+    """Upper bounds on the ways an expression can match at one place and on the steps of one of them, hence on the work."""
+
+    ways: int
+    steps: int
+
+
+def _cost(parsed: Any) -> _Cost:
+    """Refuses what has no bound."""
+    ways, steps = 1, 0
     for kind, argument in parsed:
-        total = min(total * _ways_of(kind, argument), 10**9)
-    return total
+        part = _cost_of(kind, argument)
+        ways, steps = min(ways * part.ways, _MANY), min(steps + part.steps, _MANY)
+    return _Cost(ways, max(1, steps))  # nothing, over and over, takes its time too
 
 
-def _ways_of(kind: Any, argument: Any) -> int:
+def _cost_of(kind: Any, argument: Any) -> _Cost:
     if kind is _constants.BRANCH:
-        return sum(_ways(branch) for branch in argument[1])
+        branches = [_cost(branch) for branch in argument[1]]
+        return _Cost(sum(each.ways for each in branches), max(each.steps for each in branches))
     if kind is _constants.SUBPATTERN:
-        return _ways(argument[-1])
+        return _cost(argument[-1])
     if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
         low, high, inner = argument
         if high == _constants.MAXREPEAT:
             raise re.error("* and + and {n,} have no end, write {1,20} instead")
-        once = _ways(inner)
-        return high - low + 1 if once == 1 else sum(min(once ** min(n, 30), 10**9) for n in range(low, min(high, 1000) + 1))
+        once = _cost(inner)
+        ways = high - low + 1 if once.ways == 1 else _MANY if high > 30 else sum(once.ways**n for n in range(low, high + 1))
+        return _Cost(min(ways, _MANY), min(high * once.steps, _MANY))
     if kind in (_constants.LITERAL, _constants.NOT_LITERAL, _constants.IN, _constants.ANY, _constants.AT):
-        return 1
+        return _Cost(1, 1)
     raise re.error("look-around, back-references and the like are not supported")
 
 

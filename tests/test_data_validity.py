@@ -96,6 +96,9 @@ def test_empty_truncated_and_errors(text: str, finish_reason: str, flags: tuple[
         ("/(a{1,30}){1,30}/", "too many ways"),
         ("/" + "a?" * 12 + "a" * 12 + "/", "too many ways"),
         ("/(a|aa)(a|aa)(a|aa)(a|aa)(a|aa)(a|aa)(a|aa)/", "too many ways"),
+        ("/(a|aa){1111}x/", "too many ways"),  # of the many a repeat that long has, none may be overlooked
+        ("/((){3333}){3333}a/", "too many ways"),  # one way only, in eleven million steps at each place
+        (r"/\w{3333}(a|bb){5}x/", "too many ways"),
         (r"/(a)\1/", "not supported"),
         ("/(?=a)b/", "not supported"),
         ("/(?:)/", "matches every text"),
