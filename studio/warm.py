@@ -166,7 +166,7 @@ class WarmStart:
             return
         try:
             self._life = self._begin(now)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # no memory for a process, or for the thread that listens to it
             log.warning("runs will start cold: %s", error)
 
     def _begin(self, now: Surroundings) -> _Life:
@@ -191,7 +191,10 @@ class WarmStart:
 def surroundings() -> Surroundings:
     """Those of now. The code is known by the time and size of every file that a run may import from this studio."""
     files = sorted(file for package in PACKAGES for file in (processes.ROOT / package).rglob("*.py"))
-    stats = [(str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]
+    stats = []
+    for file in files:
+        with suppress(FileNotFoundError):  # another is just being put in its place
+            stats.append((str(file), (stat := file.stat()).st_mtime_ns, stat.st_size))
     return Surroundings(processes.environment({}, ()), hash((*stats, Path(psutil.__file__).parent.parent.stat().st_mtime_ns)))
 
 

@@ -47,8 +47,14 @@ class _Life:
     over: bool = False
 
     def begin(self) -> None:
-        for work in (self.write, self.sort):
-            threading.Thread(target=work, name=f"model-worker-{work.__name__}", daemon=True).start()
+        try:
+            for work in (self.write, self.sort):
+                threading.Thread(target=work, name=f"model-worker-{work.__name__}", daemon=True).start()
+        except RuntimeError:  # no memory for a thread: nobody would hear it
+            self.outbox.put(END)
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def write(self) -> None:
         """Until a line is empty. A worker that is gone is noticed by the thread that reads from it, which then tells everybody."""
@@ -121,7 +127,9 @@ class WorkerClient:
             life.outbox.put(line)
             while not over:
                 said = mine.get(timeout=timeout)
-                over = said["type"] in ("done", "error")
+                over = (
+                    said["type"] in ("done", "error") and said.get("id") == id
+                )  # what is said to all ends no request in the worker
                 if said["type"] == "error":
                     raise EngineError(str(said["message"]))
                 yield said
@@ -176,8 +184,8 @@ class WorkerClient:
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the app; the worker ends when its stdin does
             )
-        except OSError as error:
+            life = _Life(process)
+            life.begin()
+        except (OSError, RuntimeError) as error:
             raise EngineError("The model worker cannot be started; is there memory left, and is the workspace writable?") from error
-        life = _Life(process)
-        life.begin()
         return life

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,3 +133,21 @@ def test_when_its_answers_cannot_be_read_everybody_is_told_and_another_is_starte
             answers(client, "ping")
     assert answers(client, "ping") == ["done"]
     assert client.pid not in (0, before)
+
+
+def test_a_worker_that_there_is_no_thread_for_is_none(client: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            if self.name == "model-worker-sort":
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(worker.threading, "Thread", Refused)
+    begun = subprocess.Popen([sys.executable, "-c", DEAF], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    monkeypatch.setattr(worker.subprocess, "Popen", lambda *_, **__: started.append(begun) or begun)
+    with pytest.raises(EngineError, match="cannot be started"):
+        next(WorkerClient(client._log).ask("ping", {}, "r1"))
+    assert started == [begun]
+    assert begun.poll() is not None, "nobody would hear it, and its memory would be gone"
