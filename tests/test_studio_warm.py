@@ -3,6 +3,7 @@ a doubt they are started cold."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -223,6 +224,18 @@ def test_a_folder_whose_name_does_not_fit_starts_cold(warm: WarmStart, tmp_path:
     until(lambda: run.poll() is not None or not warm.ready)
     assert warm._life is not None
     assert set(warm._life.codes) == {run.pid}, "what never was a run ends none: else the warm process would count them wrong"
+
+
+def test_its_memory_is_given_back_although_a_run_could_not_be_forked(tmp_path: Path) -> None:
+    """It waits for no run that never was."""
+    code = "import sys; from training import warm; warm.IDLE_S = 0.2; sys.argv += ['--bare']; warm.main()"
+    server = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps({"module": "m" * 10_000, "folder": str(tmp_path), "env": {}}).encode() + b"\n")
+    server.stdin.flush()
+    assert [next(iter(json.loads(line))) for line in server.stdout] == ["ready", "error"]
+    assert server.wait() == 0
 
 
 def test_nothing_is_kept_ready_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

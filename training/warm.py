@@ -100,7 +100,7 @@ def serve(out: int) -> Asked | None:
             pid = fork(asked, [out, bell, ring])
             if pid == 0:
                 return asked
-            going += 1
+            going += pid > 0
             _say(out, **({"pid": pid} if pid > 0 else {"error": "the process could not be made a run"}))
 
 
