@@ -93,8 +93,8 @@ class EndpointEngine:
             except Exception as error:  # as in `_spread`
                 pieces.put(EngineError(self._words(error)))
 
-        threading.Thread(target=read, name="endpoint-stream", daemon=True).start()
         try:
+            threading.Thread(target=read, name="endpoint-stream", daemon=True).start()
             for piece in _until_cancelled(pieces, call):
                 if piece is None:
                     return
@@ -151,10 +151,10 @@ class EndpointEngine:
                     result = failed(index, self._words(error))
                 done.put((index, result))
 
-        for _ in range(min(self.limits.concurrency, count)):
-            threading.Thread(target=labour, daemon=True).start()
         missing = set(range(count))
         try:
+            for _ in range(min(self.limits.concurrency, count)):
+                threading.Thread(target=labour, daemon=True).start()
             for index, result in _until_cancelled(done, call):
                 missing.discard(index)
                 yield result

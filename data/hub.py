@@ -150,8 +150,7 @@ def _has_bytes(kind: Any, pa: Any) -> bool:
 
 def explain(error: Exception, wanted: Wanted) -> RunError:
     """The hub's error in one sentence that says what to do."""
-    chain = list(_chain(error))
-    names = {type(one).__name__ for one in chain}
+    names = names_of(error)
     said = " ".join(str(error).split())
     if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError"}:
         if "gated" in said:
@@ -179,10 +178,14 @@ def explain(error: Exception, wanted: Wanted) -> RunError:
     return RunError(f"{wanted.dataset} could not be fetched ({type(error).__name__}: {said[:200]}); try again or import a file.")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def names_of(error: BaseException) -> set[str]:
+    """Of its kind and of those that led to it. A library that tries again may make them lead to each other in a circle."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:
+        seen.append(one)
+        one = one.__cause__ or one.__context__
+    return {type(each).__name__ for each in seen}
 
 
 if __name__ == "__main__":

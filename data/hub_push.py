@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RunError
-from data.hub import NAME, UNREACHABLE
+from data.hub import NAME, UNREACHABLE, names_of
 from data.rundir import RunDir, run_child
 from data.words import number
 
@@ -187,10 +187,7 @@ def _file(manifest: Mapping[str, Any]) -> str:
 
 def explain(error: Exception, name: str) -> RunError:
     """The hub's error in one sentence that says what to do."""
-    names, one = set(), error
-    while one is not None:
-        names.add(type(one).__name__)
-        one = one.__cause__ or one.__context__  # type: ignore[assignment]
+    names = names_of(error)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if names & set(UNREACHABLE):
         return RunError(

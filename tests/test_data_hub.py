@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hub_server import HubServer
 
-from data import hub, importers, projects, prompts
+from data import hub, hub_push, importers, projects, prompts
 from data.errors import RunError
 from data.rundir import RunDir, sha256_of
 
@@ -105,6 +105,14 @@ def test_the_hubs_errors_in_words(error: Exception, sentence: str) -> None:
     assert sentence in words
     assert "\n" not in words
     assert len(words) < 400
+
+
+def test_errors_that_lead_to_each_other_are_read_once() -> None:
+    """As when one is raised again from what went wrong while it was tried again: a circle would be followed for ever."""
+    first, second = ValueError("first"), ConnectionError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert "The hub cannot be reached" in str(hub.explain(first, hub.Wanted("a/b")))
+    assert "The hub cannot be reached" in str(hub_push.explain(first, "a/b"))
 
 
 @pytest.mark.model
