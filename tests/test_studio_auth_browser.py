@@ -89,6 +89,7 @@ def test_an_annotator_joins_and_labels_with_the_keyboard(app: PeopleApp, visit: 
     assert dora is not None
     sql = "select count(*) from current_labels where annotator_id = ? and preference = 'a'"
     while not app.studio.db.value(sql, [dora.annotator_id]):  # the page says so before it has sent
+        assert not page.locator(".al-problems .al-warn").count(), "it was refused"
         page.wait_for_timeout(50)
     page.get_by_role("link", name="Account").click()
     page.wait_for_url("**/account")
