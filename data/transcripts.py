@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.engine import Message, Role
@@ -27,8 +27,10 @@ class Shared(NamedTuple):
 
 
 _HH = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-_CHATML = re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)<\|im_end\|>", re.DOTALL)
-_ALPACA = re.compile(r"### Instruction:\s*\n(.*?)(?:\n### Input:\s*\n(.*?))?\n### Response:[ \t]*\n?(.*)\Z", re.DOTALL)
+# A turn's end is searched for from its beginning: one expression for both would look through all of a long text at each beginning.
+_CHATML, _CHATML_END = re.compile(r"<\|im_start\|>(system|user|assistant)\n"), "<|im_end|>"
+_ASKED, _CONTEXT, _ANSWER = re.compile(r"### Instruction:[^\S\n]*\n"), re.compile(r"\n### Input:[^\S\n]*\n"), "\n### Response:"
+_BLANK = re.compile(r"\s*\n")
 _ROLES: dict[str, Role] = {
     "system": "system", "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant",
@@ -57,12 +59,40 @@ def from_text(text: str) -> tuple[Message, ...] | None:
     if is_transcript(text):
         return from_transcript(text)
     if "<|im_start|>" in text:
-        turns = [Message(_ROLES[role], said.strip()) for role, said in _CHATML.findall(text)]
+        turns = list(_chatml(text))
         return merged(turns) if turns else None
-    if "### Instruction:" in text and (found := _ALPACA.search(text)):
-        asked, context, answer = (part.strip() for part in found.groups(default=""))
+    if found := _alpaca(text):
+        asked, context, answer = (part.strip() for part in found)
         return Message("user", f"{asked}\n\n{context}" if context else asked), Message("assistant", answer)
     return None
+
+
+def _chatml(text: str) -> Iterator[Message]:
+    at = 0
+    while (turn := _CHATML.search(text, at)) and (end := text.find(_CHATML_END, turn.end())) >= 0:
+        yield Message(_ROLES[turn[1]], text[turn.end() : end].strip())
+        at = end + len(_CHATML_END)
+
+
+def _alpaca(text: str) -> tuple[str, str, str] | None:
+    """Instruction, input ('' = none) and response; None where one of the marks is missing."""
+    if not (asked := _ASKED.search(text)):
+        return None
+    start, end = _until_the_answer(text, asked.end())
+    if end < 0:
+        return None
+    if context := _CONTEXT.search(text, start, end + 1):
+        begin, stop = _until_the_answer(text, context.end())
+        if stop >= 0:
+            return text[start : context.start()], text[begin:stop], text[stop + len(_ANSWER) :]
+    return text[start:end], "", text[end + len(_ANSWER) :]
+
+
+def _until_the_answer(text: str, at: int) -> tuple[int, int]:
+    """Where a part begins, after blank lines, and ends; the end is negative where no answer follows."""
+    if (blank := _BLANK.match(text, at)) and (end := text.find(_ANSWER, blank.end())) >= 0:
+        return blank.end(), end
+    return at, text.find(_ANSWER, at)
 
 
 def merged(turns: Sequence[Message]) -> tuple[Message, ...]:

@@ -254,6 +254,23 @@ def test_turns_of_one_speaker_in_a_row_become_one() -> None:
         from_transcript("System: x\n\nHuman: a\n\nAssistant: b")
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<|im_start|>user\n",
+        "### Instruction:\n",
+        "\n### Input:\nx",
+        "### Instruction:\nx\n### Input:\ny",
+        "\n",
+        "\n\nHuman:",
+        "Human: ",
+    ],
+)
+def test_a_megabyte_of_marks_without_an_end_is_read(piece: str) -> None:
+    """Hangs for ever, and not only a little longer, if all of it is looked through at each mark."""
+    assert from_text("### Instruction:\n" + piece * (1_000_000 // len(piece))) is None
+
+
 def test_an_implied_prompt_ends_at_a_word() -> None:
     assert share_text("one two three", "one two thirty")[:2] == ((Message("user", "one two"),), "three")
     with pytest.raises(RowError):
