@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import random
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -232,8 +234,14 @@ def serve_app(tmp_path: Path) -> Iterator[Callable[..., AppProcess]]:
         app.stop()
 
 
+# Below those that the system itself gives to outgoing connections: one of these would be given away before a server has it.
+PORTS = iter(random.SystemRandom().sample(range(10_000, 32_768), 5_000))
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """A port of this machine that nobody has, and that is given to no other test."""
+    for port in PORTS:
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")

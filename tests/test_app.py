@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest import free_port
 
 from app import check_address, parse
 from data.errors import WorkspaceError
@@ -66,17 +67,11 @@ def test_visitors_have_no_accounts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
 def test_loopback_addresses_are_fine(host: str) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    check_address(Settings(home=Path("nowhere"), host=host, port=port))
+    check_address(Settings(home=Path("nowhere"), host=host, port=free_port()))
 
 
 def test_a_visitor_app_may_be_open_to_the_network() -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    check_address(Settings(home=Path("nowhere"), host="0.0.0.0", port=port, visitor=True))
+    check_address(Settings(home=Path("nowhere"), host="0.0.0.0", port=free_port(), visitor=True))
 
 
 def test_a_space_is_a_visitor_app_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,10 +117,7 @@ def test_a_running_app_keeps_its_workspace_to_itself_and_ends_in_order(serve_app
         with pytest.raises(urllib.error.HTTPError) as refusal:
             urllib.request.urlopen(f"{app.url}/gradio_api/file={path}")
         assert refusal.value.code in (403, 404)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        free = s.getsockname()[1]
-    said = refused(start("--home", str(app.home), "--port", str(free)))
+    said = refused(start("--home", str(app.home), "--port", str(free_port())))
     assert "open in another app" in said
     assert "--home" in said
     assert urllib.request.urlopen(app.url).status == 200  # the first one is none the worse

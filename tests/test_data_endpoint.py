@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest import free_port
 
 from data.endpoint import EndpointEngine
 from data.endpoint_http import EndpointLimits
@@ -209,9 +210,7 @@ def test_without_a_key_401_asks_for_one(server: OpenAIServer) -> None:
 
 
 def test_nobody_there_and_unknown_hosts() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     assert f"Nothing answers at http://127.0.0.1:{port}; start the server" in error_of(engine_at(f"http://127.0.0.1:{port}/v1"))
     assert "The host no-such-host.invalid cannot be found" in error_of(engine_at("http://no-such-host.invalid/v1"))
 
@@ -409,9 +408,7 @@ def test_transformers_serve(transformers_serve: str, path: str) -> None:
 
 @pytest.fixture(scope="module")
 def transformers_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [
         str(Path(sys.executable).with_name("transformers")),
