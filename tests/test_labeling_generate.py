@@ -312,7 +312,7 @@ def test_kill_stop_and_restart_with_a_real_model(tmp_path: Path) -> None:
     from tiny_model import save_model  # isort: skip
 
     model = ModelSpec("local", str(save_model(tmp_path / "tiny", context=2048))).to_json()
-    settings = {"model": model, "n": 2, "max_new_tokens": 40, "temperature": 1.0}
+    settings = {"model": model, "n": 2, "max_new_tokens": 160, "temperature": 1.0}
     run = make_run(tmp_path, prompts=[f"prompt {i}" for i in range(100)], **settings)
     process = start(run)
     while not (run.path / "completions.jsonl").exists() or len(written_so_far(run)) < 20:
