@@ -284,7 +284,7 @@ def test_a_full_disk_costs_figures_and_keeps_no_run_waiting(tmp_path: Path, monk
             super().write(data)
 
     monkeypatch.setattr(files, "RecordWriter", Disk)
-    reporting._wait_for_no_room()
+    reporting._leave_out_what_finds_no_room()
     writer = files.EventFileWriter(str(tmp_path))
     room[0] = False
     for _ in range(40):  # more than its queue holds

@@ -88,7 +88,7 @@ def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
     """For transformers' TrainingArguments; files go into the workspace, and the run says where."""
     if reporter == "tensorboard":
         folder = run.path / "tensorboard"
-        _wait_for_no_room()
+        _leave_out_what_finds_no_room()
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
         run.event("log", text=f"Also for TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
     elif reporter == "trackio":
@@ -100,7 +100,7 @@ def arguments(run: RunDir, reporter: str) -> dict[str, Any]:
     return {"report_to": reporter, "run_name": run.path.name, "project": PROJECT}
 
 
-def _wait_for_no_room() -> None:
+def _leave_out_what_finds_no_room() -> None:
     """What writes its files is a thread, which would end at a full disk: the run would then wait for it for ever. What finds no
     room is left out instead."""
     for module in ("tensorboardX.event_file_writer", "tensorboard.summary.writer.event_file_writer"):
