@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 from labelling import seed_project
 
-from data import models, people, runs
+from data import completions, models, people, prompts, runs
 from data.database import Database
-from data.records import Project, Run, Snapshot
+from data.engine import Message
+from data.records import Project, Prompt, Run, Snapshot
+from data.rundir import RunDir
 from data.settings import Settings
 from labeling import preferences, snapshots
 from labeling.assignment import Assignment
@@ -27,21 +29,48 @@ from training.config import from_json
 
 CHILD = "tests.jobs_child"
 VIEWER = Viewer("local", "", False)
+SPEC = {"kind": "local", "base": "data/demo/model", "adapter": "", "quantize": False, "url": "", "key_env": ""}
+
+
+@contextmanager
+def jobs_of(settings: Settings, db: Database, **options: Any) -> Iterator[Jobs]:
+    """Their runs are ended with them."""
+    made = Jobs(settings, db, poll_s=0.05, grace_s=0.3, **options)
+    made.reconcile()
+    yield made
+    for run in runs.active(db):
+        if run.pid:
+            processes.end(Process(run.pid, run.pid_created), settings.runs_dir / run.run_id, signal.SIGKILL)
+    made.close()
+
+
+def begin(jobs: Jobs, project: Project, kind: str = "sft", **args: Any) -> Run:
+    return jobs.start(kind, CHILD, "A run", project.project_id, {"args": {"model": SPEC, **args}})  # type: ignore[arg-type]
+
+
+def folder_of(settings: Settings, run: Run) -> RunDir:
+    return RunDir(settings.runs_dir / run.run_id)
+
+
+def questions(db: Database, project: Project) -> list[Prompt]:
+    made = [prompts.new(project.project_id, [Message("user", f"Question {i}")]) for i in range(3)]
+    prompts.add(db, made)
+    return made
+
+
+def lines_for(asked: Sequence[Prompt], samples: int, run_id: str = "") -> list[dict[str, Any]]:
+    """Completions as a run writes them."""
+    made = [completions.new(p, f"{p.text} {i}", "generated", "demo", sample_index=i) for p in asked for i in range(samples)]
+    return [{k: v for k, v in vars(c).items() if k != "created_at"} | {"run_id": run_id} for c in made]
 
 
 @contextmanager
 def studio_with_runs(settings: Settings, db: Database, **options: Any) -> Iterator[Studio]:
     """Its runs are ended with it."""
-    jobs = Jobs(settings, db, poll_s=0.05, grace_s=0.3, **options)
     ensure_models(db)
     people.ensure(db, "local", "You", "local")
-    studio = Studio(settings, db, jobs, cast(Any, None), Assignment(db), EndpointKeys())
-    jobs.reconcile()
-    yield studio
-    jobs.close()
-    for run in runs.active(db):
-        if run.pid:
-            processes.end(Process(run.pid, run.pid_created), settings.runs_dir / run.run_id, signal.SIGKILL)
+    with jobs_of(settings, db, **options) as jobs:
+        yield Studio(settings, db, jobs, cast(Any, None), Assignment(db), EndpointKeys())
 
 
 def labelled_project(studio: Studio, n: int = 12) -> Project:

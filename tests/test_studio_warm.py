@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from run_studio import CHILD, ended, started, wait
+from run_studio import CHILD, ended, jobs_of, started, wait
 
 from data import projects, runs
 from data.database import Database
@@ -73,13 +73,8 @@ def project(db: Database) -> Project:
 
 @pytest.fixture
 def jobs(settings: Settings, db: Database, warm: WarmStart) -> Iterator[Jobs]:
-    made = Jobs(settings, db, poll_s=0.05, grace_s=0.3, warm=warm)
-    made.reconcile()
-    yield made
-    for run in runs.active(db):
-        if run.pid:
-            processes.end(Process(run.pid, run.pid_created), settings.runs_dir / run.run_id, signal.SIGKILL)
-    made.close()
+    with jobs_of(settings, db, warm=warm) as made:
+        yield made
 
 
 def begin(jobs: Jobs, project: Project, **args: Any) -> Run:
